@@ -1,0 +1,75 @@
+"""Every error that vmpack shows to a person, in one tree.
+
+Each carries a `message` (what is wrong) and a `hint` (what to do next), and the exit code that the
+command line ends with. Modules raise the leaf that fits; only the command line prints them.
+"""
+
+from __future__ import annotations
+
+
+class VmpackError(Exception):
+    """Root of the tree: something failed in a way that vmpack understands."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(VmpackError):
+    """A command was called with words that make no sense together."""
+
+    exit_code = 2
+
+
+class UnavailableError(VmpackError):
+    """Something vmpack needs is not there: no libvirt, no agent, no QEMU."""
+
+    exit_code = 69
+
+
+class AlreadyRunningError(VmpackError):
+    """Another agent has this host; two would fight over the same guests."""
+
+    exit_code = 75
+
+
+class AccessError(VmpackError):
+    """The caller lacks the rights for this."""
+
+    exit_code = 77
+
+
+class ConfigError(VmpackError):
+    """The configuration has a mistake; nothing of it was applied."""
+
+    exit_code = 78
+
+
+class BadDataError(VmpackError):
+    """Data from outside (a journal, a state file, a request) does not have the form it must have."""
+
+
+class HypervisorError(VmpackError):
+    """libvirt refused or failed one call; the guest and the host are as they were."""
+
+
+class HypervisorLostError(HypervisorError, UnavailableError):
+    """The connection to libvirt is gone; the next interval opens a new one."""
+
+    exit_code = 69
+
+
+class GuestGoneError(HypervisorError):
+    """The VM ended, or was never there."""
+
+
+class GuestBusyError(HypervisorError):
+    """Another job (a migration, a save, a snapshot) has the VM; try again when it is over."""
+
+    exit_code = 75

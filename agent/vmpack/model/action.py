@@ -1,0 +1,49 @@
+"""What vmpack can do to a host, as values; and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class SetMemory:
+    """Move one VM's balloon. Preconditions: running, no job, nominal unchanged, balloon still near `from_bytes`."""
+
+    uuid: str
+    name: str
+    from_bytes: int
+    to_bytes: int
+    nominal_bytes: int
+    kind: Literal["set_memory"] = "set_memory"
+
+    @property
+    def grows(self) -> bool:
+        """True when the VM gets memory."""
+        return self.to_bytes > self.from_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatsPeriod:
+    """Make the VM's balloon driver report every `period_s` seconds (0: never)."""
+
+    uuid: str
+    name: str
+    period_s: int
+    kind: Literal["set_stats_period"] = "set_stats_period"
+
+
+Action = SetMemory | SetStatsPeriod
+
+Status = Literal["done", "partial", "skipped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one action."""
+
+    action: SetMemory | SetStatsPeriod
+    status: Status
+    """`partial`: accepted, but the balloon had not arrived when we stopped watching. `skipped`: a precondition no longer held."""
+    detail: str = ""
+    reached_bytes: int | None = None

@@ -1,0 +1,177 @@
+"""Records to JSON and back, strictly: an unknown key, a missing key or a wrong type is an error.
+
+Used for the journal, the state file, the socket and the test vectors. `dumps` is canonical (sorted
+keys, no spaces), so equal records give equal bytes.
+
+A field whose annotation is a union of records is told apart by their `kind` field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from vmpack.errors import BadDataError
+
+T = TypeVar("T")
+Decoder = Callable[[Any, str], Any]
+
+
+def encode(value: Any) -> Any:
+    """Turn a record (or a tuple, mapping or plain value) into JSON-ready values."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: encode(item) for key, item in value.items()}
+    return {name: encode(getattr(value, name)) for name in _field_names(type(value))}
+
+
+def dumps(value: Any) -> str:
+    """Canonical JSON text of a record; equal records give equal text. NaN and infinity are refused."""
+    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """Short SHA-256 of the canonical text: 16 hex digits, enough to see that two records differ."""
+    return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
+
+
+def loads(cls: type[T], text: str | bytes) -> T:
+    """Read a record from JSON text. Raises BadDataError that names the place of the first fault."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadDataError(f"not valid JSON: {error}") from error
+    return decode(cls, data)
+
+
+def decode(cls: type[T], data: Any) -> T:
+    """Read a record from JSON-ready values. Raises BadDataError that names the place of the first fault."""
+    return typing.cast(T, _decoder(cls)(data, cls.__name__))
+
+
+@functools.cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@functools.cache
+def _decoder(annotation: Any) -> Decoder:
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin is typing.Literal:
+        return _literal(arguments)
+    if origin in (typing.Union, types.UnionType):
+        return _union(arguments)
+    if origin is tuple:
+        return _tuple(arguments[0])
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping(arguments[1])
+    if dataclasses.is_dataclass(annotation):
+        return _record(typing.cast(type, annotation))
+    return _plain(annotation)
+
+
+def _plain(wanted: type) -> Decoder:
+    def read(data: Any, place: str) -> Any:
+        if wanted is float and type(data) is int:
+            return float(data)
+        if type(data) is not wanted or (wanted is float and not math.isfinite(data)):
+            raise BadDataError(f"{place}: expected {wanted.__name__}, found {_shown(data)}")
+        return data
+
+    return read
+
+
+def _literal(allowed: tuple[Any, ...]) -> Decoder:
+    def read(data: Any, place: str) -> Any:
+        if not any(data == value and type(data) is type(value) for value in allowed):
+            raise BadDataError(f"{place}: expected one of {', '.join(map(str, allowed))}, found {_shown(data)}")
+        return data
+
+    return read
+
+
+def _union(members: tuple[Any, ...]) -> Decoder:
+    optional = type(None) in members
+    others = [member for member in members if member is not type(None)]
+    if len(others) == 1:
+        inner = _decoder(others[0])
+        return lambda data, place: None if data is None and optional else inner(data, place)
+    if all(dataclasses.is_dataclass(member) for member in others):
+        by_kind = {_kind_of(member): _decoder(member) for member in others}
+        return lambda data, place: _by_kind(by_kind, data, place)
+    if set(others) == {int, float}:
+        return _number
+
+    raise TypeError(f"no decoder for a union of {members}")
+
+
+def _number(data: Any, place: str) -> Any:
+    if type(data) not in (int, float) or not math.isfinite(data):
+        raise BadDataError(f"{place}: expected a number, found {_shown(data)}")
+    return data
+
+
+def _kind_of(cls: Any) -> str:
+    return typing.cast(str, typing.get_args(typing.get_type_hints(cls)["kind"])[0])
+
+
+def _by_kind(by_kind: Mapping[str, Decoder], data: Any, place: str) -> Any:
+    kind = data.get("kind") if isinstance(data, dict) else None
+    read = by_kind.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        raise BadDataError(f"{place}.kind: expected one of {', '.join(by_kind)}, found {_shown(kind)}")
+    return read(data, place)
+
+
+def _tuple(item: Any) -> Decoder:
+    inner = _decoder(item)
+
+    def read(data: Any, place: str) -> Any:
+        if not isinstance(data, list):
+            raise BadDataError(f"{place}: expected a list, found {_shown(data)}")
+        return tuple(inner(entry, f"{place}[{index}]") for index, entry in enumerate(data))
+
+    return read
+
+
+def _mapping(item: Any) -> Decoder:
+    inner = _decoder(item)
+
+    def read(data: Any, place: str) -> Any:
+        if not isinstance(data, dict):
+            raise BadDataError(f"{place}: expected an object, found {_shown(data)}")
+        return {key: inner(entry, f"{place}.{key}") for key, entry in data.items()}
+
+    return read
+
+
+def _record(cls: type) -> Decoder:
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls)}
+
+    def read(data: Any, place: str) -> Any:
+        if not isinstance(data, dict):
+            raise BadDataError(f"{place}: expected an object, found {_shown(data)}")
+        if data.keys() != fields.keys():
+            unknown, missing = sorted(data.keys() - fields.keys()), sorted(fields.keys() - data.keys())
+            fault = f"unknown key {unknown[0]!r}" if unknown else f"key {missing[0]!r} is missing"
+            raise BadDataError(f"{place}: {fault}")
+        return cls(**{name: inner(data[name], f"{place}.{name}") for name, inner in fields.items()})
+
+    return read
+
+
+def _shown(data: Any) -> str:
+    text = repr(data)
+    return text if len(text) <= 60 else text[:57] + "..."

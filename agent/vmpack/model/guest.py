@@ -1,0 +1,95 @@
+"""What is known of one VM at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+RunState = Literal["running", "paused", "other"]
+
+Exclusion = Literal[
+    "no_balloon_device",
+    "huge_pages",
+    "locked_memory",
+    "file_backed_memory",
+    "pci_passthrough",
+    "encrypted_memory",
+    "dedicated_cpus",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPolicy:
+    """What the VM's owner or the administrator set for this one VM; None means the host's default."""
+
+    floor_bytes: int | None = None
+    """Never balloon below this."""
+    shares: int | None = None
+    """Weight under scarcity, 1..100000; a VM of 2000 has half the unmet need of one with 1000."""
+    headroom_ratio: float | None = None
+    """Elastic room kept above use, as a share of what is used."""
+    opt_out: bool = False
+    """Leave this VM alone."""
+    hold_until_s: float | None = None
+    """Wall-clock time (Unix seconds) until which the VM is left alone; infinity is written as 1e18."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStats:
+    """One report of the guest's balloon driver. All values are of the same moment."""
+
+    sampled_s: float
+    """When the guest reported, on the clock of HostSnapshot.time_s (whole seconds of precision)."""
+    available_bytes: int
+    """MemTotal as the guest sees it."""
+    usable_bytes: int
+    """MemAvailable: what the guest could take without swapping."""
+    unused_bytes: int | None = None
+    """MemFree."""
+    caches_bytes: int | None = None
+    swap_in_bytes: int | None = None
+    """Counter since the guest's start."""
+    swap_out_bytes: int | None = None
+    major_faults: int | None = None
+    minor_faults: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuTime:
+    """Counters of one vCPU thread."""
+
+    number: int
+    run_ns: int
+    delay_ns: int | None
+    """Time spent runnable but not running."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSnapshot:
+    """One VM as seen in one interval. What could not be read is None, never a guess."""
+
+    uuid: str
+    name: str
+    state: RunState
+    nominal_bytes: int
+    """What the owner was promised: the ceiling."""
+    balloon_bytes: int
+    """What the VM has now."""
+    autodeflate: bool = False
+    """The balloon gives way by itself before the guest kills a process."""
+    stats_period_s: int | None = None
+    """How often the balloon driver reports; 0 is never, None is not known."""
+    stats: MemoryStats | None = None
+    """The newest report, None when the guest never made one or made an impossible one."""
+    stats_fault: str | None = None
+    """Why a report was thrown away."""
+    rss_bytes: int | None = None
+    """Resident memory of the QEMU process."""
+    ram_rss_bytes: int | None = None
+    """The part of it that is the guest's own memory; the rest is QEMU's overhead."""
+    vcpus: tuple[VcpuTime, ...] = ()
+    job: str | None = None
+    """A running job (migration, save, snapshot); such a VM is left alone."""
+    exclusions: tuple[Exclusion, ...] = ()
+    """What makes ballooning impossible or harmful for this VM."""
+    policy: GuestPolicy = GuestPolicy()

@@ -1,0 +1,74 @@
+"""What is known of one host at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmpack.model.guest import GuestSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Memory pressure of the host (PSI): share of the last 10 s in which tasks stalled, and the total."""
+
+    some_avg10_ratio: float
+    full_avg10_ratio: float
+    some_total_us: int
+    full_total_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class PcpuTime:
+    """Counters of one physical CPU."""
+
+    number: int
+    node: int
+    busy_ns: int
+    idle_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumaNode:
+    """One NUMA node of the host."""
+
+    number: int
+    memory_total_bytes: int
+    memory_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A use of the host's room that is not a running VM's nominal: who, how much, why, until when."""
+
+    owner: str
+    amount_bytes: int
+    why: str
+    expires_s: float | None = None
+    """On the clock of HostSnapshot.wall_s; None is until withdrawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostSnapshot:
+    """One host and all its VMs as seen in one interval."""
+
+    time_s: float
+    """Monotonic clock: the one that decisions compare with."""
+    wall_s: float
+    """Unix time, for people and for expiry dates; may be stepped."""
+    memory_total_bytes: int
+    """Real memory of the machine."""
+    memory_available_bytes: int
+    """MemAvailable of the machine."""
+    pretended_bytes: int | None = None
+    """The size of a smaller host that the configuration pretends, if it does."""
+    swap_total_bytes: int = 0
+    swap_free_bytes: int = 0
+    pressure: Pressure | None = None
+    pcpus: tuple[PcpuTime, ...] = ()
+    nodes: tuple[NumaNode, ...] = ()
+    guests: tuple[GuestSnapshot, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    """Names of VMs that exist but gave nothing this time (a hung QEMU); they are not in `guests`."""
+    claims: tuple[Claim, ...] = ()
+    frozen: bool = False
+    """The administrator stopped all changes on this host."""

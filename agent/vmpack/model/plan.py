@@ -1,0 +1,134 @@
+"""The answer of a decision: actions, reasons, and what to remember for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vmpack.model.action import SetMemory, SetStatsPeriod
+
+GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something was decided: the rule's name and the numbers it saw. decide/explain has its words."""
+
+    rule: str
+    numbers: Mapping[str, int | float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPlan:
+    """What was decided for one VM."""
+
+    uuid: str
+    name: str
+    verdict: GuestVerdict
+    target_bytes: int
+    """What we want the balloon to be in the end; an action may go there in steps."""
+    floor_bytes: int
+    minimum_bytes: int
+    """What the guest uses plus the fixed headroom: never planned below."""
+    wanted_bytes: int
+    """minimum plus elastic headroom."""
+    used_bytes: int | None
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the host can promise beyond what it has promised."""
+
+    memory_bytes: int
+    packed_bytes: int
+    growth_reserve_bytes: int
+    claimed_bytes: int
+    shortage_probability_ratio: float | None
+    """Chance that the VMs' need exceeds the host if all of the offer is taken, within the reaction time."""
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where the host's memory goes. budget = capacity - reserve - host_own - overhead."""
+
+    capacity_bytes: int
+    reserve_bytes: int
+    host_own_bytes: int
+    overhead_bytes: int
+    budget_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationWanted:
+    """Ballooning cannot cure the host's shortage."""
+
+    deficit_bytes: int
+    starving: tuple[str, ...]
+    """Names of the VMs that lack memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedGuest:
+    """What the memory decision remembers of one VM from one interval to the next."""
+
+    nominal_bytes: int
+    balloon_bytes: int
+    balloon_changed_s: float
+    first_seen_s: float
+    calm_since_s: float
+    """Since when the VM has not needed to grow."""
+    sampled_s: float | None = None
+    used_bytes: int | None = None
+    kernel_bytes: int | None = None
+    """What the guest's kernel keeps for itself and never shows: balloon (or nominal) - available."""
+    available_peak_bytes: int | None = None
+    rise_bytes_per_s: float = 0.0
+    swap_in_bytes: int | None = None
+    major_faults: int | None = None
+    pressed_until_s: float | None = None
+    """The guest swapped in or faulted hard; until then it gets extra room."""
+    target_bytes: int | None = None
+    """What was last asked for, None when nothing was."""
+    asked_s: float | None = None
+    shrunk_s: float | None = None
+    safe_bytes: int | None = None
+    """The balloon before the running series of shrinks: given back when the guest falls silent."""
+    silent_since_s: float | None = None
+    short_intervals: int = 0
+    """For how many intervals the balloon has stopped above its target."""
+    learned_floor_bytes: int | None = None
+    learned_floor_until_s: float | None = None
+    stats_period_before_s: int | None = None
+    """The statistics period found before vmpack set one; put back on release."""
+    used_mean_bytes: float | None = None
+    used_variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the memory decision remembers of the host."""
+
+    guests: Mapping[str, RememberedGuest] = field(default_factory=dict)
+    """By VM uuid."""
+    scarce: tuple[bool, ...] = ()
+    """The last intervals, oldest first: was the host unable to serve every minimum?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole answer of one interval."""
+
+    actions: tuple[SetMemory | SetStatsPeriod, ...]
+    """Statistics periods first, then shrinks, then grows with the most starved VM first."""
+    room_bytes: int
+    """Budget left over before any action: grows may use it before shrinks have taken effect."""
+    guests: tuple[GuestPlan, ...]
+    budget: Budget
+    offer: Offer
+    reasons: tuple[Reason, ...]
+    migration: MigrationWanted | None
+    remembered: Remembered

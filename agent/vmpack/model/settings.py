@@ -1,0 +1,51 @@
+"""What the administrator can set, as frozen values. Ranges, units and words of each key: vmpack.config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vmpack.units import MIB
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    memory_bytes: int | None = None
+    reserve_ratio: float = 0.05
+    reserve_min_bytes: int = 64 * MIB
+    vm_overhead_bytes: int = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    interval_s: float = 5.0
+    floor_ratio: float = 0.10
+    floor_min_bytes: int = 80 * MIB
+    fixed_headroom_ratio: float = 0.03
+    fixed_headroom_min_bytes: int = 16 * MIB
+    headroom_ratio: float = 0.20
+    headroom_min_bytes: int = 32 * MIB
+    shares: int = 1000
+    dead_band_ratio: float = 0.03
+    dead_band_min_bytes: int = 8 * MIB
+    shrink_step_ratio: float = 0.10
+    calm_s: float = 30.0
+    silence_s: float = 6.0
+    silence_nominal_s: float = 30.0
+    learned_floor_s: float = 600.0
+    scarcity_intervals: int = 3
+    scarcity_window: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSettings:
+    reaction_s: float = 60.0
+    growth_reserve_ratio: float = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decisions depend on. Everything else (paths, sockets) is in vmpack.config.Config."""
+
+    host: HostSettings = field(default_factory=HostSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    offer: OfferSettings = field(default_factory=OfferSettings)
