@@ -1,0 +1,49 @@
+"""Time, as the loop, the source and the executor are given it; none of them reads a clock itself.
+
+`SystemClock` is the real one. Simulations and tests bring their own with the same three methods.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The three things that are asked of a clock."""
+
+    def time_s(self) -> float:
+        """Monotonic seconds: the clock that intervals and ages are measured with."""
+        ...
+
+    def wall_s(self) -> float:
+        """Unix time in seconds; may be stepped."""
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until asked to stop. True when asked to stop."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks. `stop()` may come from any thread or signal handler and ends every wait."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+
+    def time_s(self) -> float:
+        """See Clock."""
+        return time.monotonic()
+
+    def wall_s(self) -> float:
+        """See Clock."""
+        return time.time()
+
+    def wait(self, seconds: float) -> bool:
+        """See Clock."""
+        return self._stopped.wait(max(0.0, seconds))
+
+    def stop(self) -> None:
+        """End the running wait and all later ones at once."""
+        self._stopped.set()
