@@ -1,0 +1,43 @@
+"""How a command reaches the running agent: the two options that say where, and the client.
+
+Called by every command that talks to the agent. Promises: nothing is opened before the first call.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmpack.host.client import AgentClient
+
+SOCKET_NAME = "agent.sock"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --run-dir and --socket, of which one at most may be given."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--run-dir", type=Path, metavar="DIR", help="the agent's run directory")
+    where.add_argument("--socket", type=Path, metavar="FILE", help="the agent's socket, when it is elsewhere")
+
+
+def default_run_dir() -> Path:
+    """/run/vmpack for root, a folder under XDG_RUNTIME_DIR (or /tmp) for everybody else."""
+    from vmpack.config import default_run_dir as configured
+
+    return configured()
+
+
+def run_dir(args: argparse.Namespace) -> Path:
+    """The run directory that the options name; the socket's own folder when --socket is given."""
+    if args.socket is not None:
+        return Path(args.socket).parent
+    return args.run_dir if args.run_dir is not None else default_run_dir()
+
+
+def client(args: argparse.Namespace) -> AgentClient:
+    """A client for the agent that the options name. Calls raise UnavailableError when none answers."""
+    from vmpack.host.client import AgentClient
+
+    return AgentClient(args.socket if args.socket is not None else run_dir(args) / SOCKET_NAME)
