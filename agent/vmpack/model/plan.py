@@ -73,39 +73,45 @@ class MigrationWanted:
 
 @dataclass(frozen=True, slots=True)
 class RememberedGuest:
-    """What the memory decision remembers of one VM from one interval to the next."""
+    """What the memory decision remembers of one VM from one interval to the next. Times are on HostSnapshot.time_s."""
 
+    name: str
     nominal_bytes: int
     balloon_bytes: int
     balloon_changed_s: float
-    first_seen_s: float
+    """When the balloon last moved; a report from before that does not fit the balloon of now."""
+    awake_since_s: float
+    """Since when the VM runs undisturbed (seen, not paused, no job): silence is counted from here."""
     calm_since_s: float
     """Since when the VM has not needed to grow."""
     sampled_s: float | None = None
     used_bytes: int | None = None
     kernel_bytes: int | None = None
-    """What the guest's kernel keeps for itself and never shows: balloon (or nominal) - available."""
+    """What the guest's kernel keeps for itself and never shows as MemTotal."""
     available_peak_bytes: int | None = None
+    counts_balloon: bool | None = None
+    """True when the guest's MemTotal does not shrink with the balloon; None until it can be told."""
     rise_bytes_per_s: float = 0.0
     swap_in_bytes: int | None = None
     major_faults: int | None = None
     pressed_until_s: float | None = None
     """The guest swapped in or faulted hard; until then it gets extra room."""
     target_bytes: int | None = None
-    """What was last asked for, None when nothing was."""
+    """What was last asked for and has not been reached; None when nothing is under way."""
     asked_s: float | None = None
+    """When vmpack last moved this balloon, None when it never did."""
     shrunk_s: float | None = None
     safe_bytes: int | None = None
     """The balloon before the running series of shrinks: given back when the guest falls silent."""
-    silent_since_s: float | None = None
     short_intervals: int = 0
-    """For how many intervals the balloon has stopped above its target."""
+    """For how many intervals in a row the balloon has stood still short of its target."""
     learned_floor_bytes: int | None = None
     learned_floor_until_s: float | None = None
     stats_period_before_s: int | None = None
     """The statistics period found before vmpack set one; put back on release."""
     used_mean_bytes: float | None = None
     used_variance: float = 0.0
+    """Of used_bytes, in bytes squared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,7 @@ class Plan:
     actions: tuple[SetMemory | SetStatsPeriod, ...]
     """Statistics periods first, then shrinks, then grows with the most starved VM first."""
     room_bytes: int
-    """Budget left over before any action: grows may use it before shrinks have taken effect."""
+    """Budget left over before any action, negative when the host is over it: grows are paid from this plus what shrinks free."""
     guests: tuple[GuestPlan, ...]
     budget: Budget
     offer: Offer

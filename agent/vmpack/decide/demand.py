@@ -1,0 +1,145 @@
+"""How much memory one VM must have and would like to have, and whether vmpack may move it at all.
+
+    minimum = max(floor, use + kernel + fixed headroom + what it will rise until the next change takes effect)
+    wanted  = minimum + elastic headroom
+
+Both are balloon sizes, at most nominal. Silence is need: see `_silent`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vmpack.decide.learn import band_bytes
+from vmpack.model.guest import GuestSnapshot
+from vmpack.model.host import HostSnapshot
+from vmpack.model.plan import Reason, RememberedGuest
+from vmpack.model.settings import MemorySettings
+from vmpack.units import MIB
+
+GRAIN_BYTES = 2 * MIB
+"""Targets are whole multiples of this: a host page of 2 MiB is given back whole or not at all."""
+REPORT_SLACK_S = 2.0
+"""Reports are stamped in whole seconds and asked for on a busy host: this much lateness is no silence."""
+
+
+class Demand(NamedTuple):
+    """What one VM needs, in balloon bytes. A VM that may not move has minimum = wanted = its balloon."""
+
+    floor_bytes: int
+    minimum_bytes: int
+    wanted_bytes: int
+    shares: int
+    movable: bool
+    reason: Reason
+
+
+def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, settings: MemorySettings) -> int:
+    """The size below which this VM is never planned: the owner's or the default floor, and what was learned."""
+    nominal, own = guest.nominal_bytes, guest.policy.floor_bytes
+    if own is None:
+        own = max(settings.floor_min_bytes, int(settings.floor_ratio * nominal))
+    return min(nominal, max(own, known.learned_floor_bytes or 0))
+
+
+def allowed_silence_s(guest: GuestSnapshot, settings: MemorySettings) -> float:
+    """How old this VM's newest report may be before it counts as silent."""
+    return max(settings.silence_s, 2 * (guest.stats_period_s or 0) + REPORT_SLACK_S)
+
+
+def demand(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot, settings: MemorySettings) -> Demand:
+    """What this VM needs now. Pure; never raises."""
+    floor = floor_bytes(guest, known, settings)
+    shares = guest.policy.shares or settings.shares
+    left_alone = _left_alone(guest, known, host)
+    if left_alone is not None:
+        return Demand(floor, guest.balloon_bytes, guest.balloon_bytes, shares, False, left_alone)
+    if guest.policy.opt_out:
+        reason = Reason("opt_out_gives_back", {"balloon_bytes": guest.balloon_bytes})
+        return Demand(floor, guest.nominal_bytes, guest.nominal_bytes, shares, True, reason)
+    silent = _silent(guest, known, host.time_s, settings)
+    if silent is not None:
+        size, reason = silent
+        return Demand(floor, size, size, shares, True, reason)
+    return _need(guest, known, host.time_s, settings, floor, shares)
+
+
+def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot) -> Reason | None:
+    """The reason not to touch this VM at all, if there is one."""
+    policy = guest.policy
+    if guest.exclusions:
+        return Reason("excluded", {}, guest.exclusions[0])
+    if guest.job is not None:
+        return Reason("job_running", {}, guest.job)
+    if guest.state != "running":
+        return Reason("not_running", {}, guest.state)
+    if policy.hold_until_s is not None and policy.hold_until_s > host.wall_s:
+        return Reason("on_hold", {"hold_until_s": policy.hold_until_s})
+    if policy.opt_out and (known.asked_s is None or guest.balloon_bytes >= guest.nominal_bytes):
+        return Reason("opt_out")
+    return None
+
+
+def _silent(
+    guest: GuestSnapshot, known: RememberedGuest, now_s: float, settings: MemorySettings
+) -> tuple[int, Reason] | None:
+    """A guest without fresh reports may be one that is squeezed so hard that it cannot report.
+
+    First it gets back its last safe size, later its nominal. One that was never shrunk just stays.
+    """
+    heard_s = max(known.awake_since_s, known.sampled_s if known.sampled_s is not None else known.awake_since_s)
+    quiet_s = now_s - heard_s
+    never = known.sampled_s is None
+    allowed_s = allowed_silence_s(guest, settings)
+    if not never and quiet_s <= allowed_s:
+        return None
+    numbers = {"quiet_s": round(quiet_s, 1), "allowed_s": allowed_s, "balloon_bytes": guest.balloon_bytes}
+    note = guest.stats_fault or ""
+    if guest.balloon_bytes >= guest.nominal_bytes or guest.stats_period_s == 0:
+        return guest.balloon_bytes, Reason("no_statistics" if never else "silent", numbers, note)
+    if quiet_s <= allowed_s:
+        return guest.balloon_bytes, Reason("awaiting_statistics", numbers, note)
+    if known.safe_bytes is not None and quiet_s <= settings.silence_nominal_s:
+        return max(known.safe_bytes, guest.balloon_bytes), Reason("silent_gets_safe_size", numbers, note)
+    return guest.nominal_bytes, Reason("silent_gets_nominal", numbers, note)
+
+
+def _need(
+    guest: GuestSnapshot, known: RememberedGuest, now_s: float, settings: MemorySettings, floor: int, shares: int
+) -> Demand:
+    nominal, used = guest.nominal_bytes, known.used_bytes or 0
+    fixed = max(settings.fixed_headroom_min_bytes, int(settings.fixed_headroom_ratio * nominal))
+    ratio = guest.policy.headroom_ratio
+    elastic = max(
+        settings.headroom_min_bytes, int((settings.headroom_ratio if ratio is None else ratio) * used)
+    )
+    horizon_s = settings.interval_s + max(guest.stats_period_s or 1, 1) + 1
+    rise = int(known.rise_bytes_per_s * horizon_s)
+    least = used + (known.kernel_bytes or 0) + fixed + rise
+    numbers = {
+        "used_bytes": used,
+        "kernel_bytes": known.kernel_bytes or 0,
+        "fixed_headroom_bytes": fixed,
+        "elastic_headroom_bytes": elastic,
+        "rise_bytes": rise,
+        "floor_bytes": floor,
+    }
+    rule = "use_plus_headroom"
+    if known.pressed_until_s is not None and now_s < known.pressed_until_s:
+        least += elastic
+        rule = "guest_is_pressed"
+    stats = guest.stats
+    if stats is not None and 4 * stats.usable_bytes <= fixed and guest.balloon_bytes < nominal:
+        # With nothing free the true need is hidden: take a large step instead of the visible one.
+        least = max(least, guest.balloon_bytes + max(band_bytes(nominal, settings), nominal // 4))
+        rule = "guest_has_no_free_memory"
+    minimum = min(nominal, max(floor, _whole_grains(least)))
+    wanted = min(nominal, max(floor, _whole_grains(least + elastic)))
+    if known.sampled_s is None or now_s - known.sampled_s > allowed_silence_s(guest, settings):
+        rule = "statistics_are_old"
+        minimum, wanted = max(minimum, guest.balloon_bytes), max(wanted, guest.balloon_bytes)
+    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers))
+
+
+def _whole_grains(size_bytes: int) -> int:
+    return -(-size_bytes // GRAIN_BYTES) * GRAIN_BYTES

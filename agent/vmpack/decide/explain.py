@@ -1,0 +1,134 @@
+"""The words behind every rule: what happened, with its numbers, and what would have changed it."""
+
+from __future__ import annotations
+
+from vmpack.model.plan import Reason
+from vmpack.units import format_bytes, format_seconds
+
+_WORDS: dict[str, tuple[str, str]] = {
+    # Why a VM needs what it needs.
+    "use_plus_headroom": (
+        "it uses {used_bytes}, its kernel keeps {kernel_bytes}; with {fixed_headroom_bytes} fixed and "
+        "{elastic_headroom_bytes} elastic headroom, {rise_bytes} for a rise under way, and a floor of {floor_bytes}",
+        "another floor or headroom for this VM (vmpack policy), or other use inside the guest",
+    ),
+    "guest_is_pressed": (
+        "it swapped in or faulted hard a moment ago, so its elastic headroom of {elastic_headroom_bytes} is kept for certain "
+        "and added once more; it uses {used_bytes}",
+        "a quiet time without swap-in and major faults",
+    ),
+    "guest_has_no_free_memory": (
+        "it has no free memory, so its true need is hidden and it gets a large step at once; visible use is {used_bytes}",
+        "free memory inside the guest",
+    ),
+    "statistics_are_old": (
+        "its statistics are too old to take memory from it; last known use {used_bytes}",
+        "fresh statistics from its balloon driver",
+    ),
+    "no_statistics": (
+        "it has never reported statistics, so it keeps what it has ({balloon_bytes})",
+        "a balloon driver in the guest, and a statistics period (vmpack doctor)",
+    ),
+    "silent": (
+        "it fell silent {quiet_s} ago (allowed {allowed_s}); it has its nominal and keeps it",
+        "fresh statistics from its balloon driver",
+    ),
+    "awaiting_statistics": (
+        "it was changed or first seen after its newest report; nothing is taken before the next one",
+        "a report that is younger than the last change",
+    ),
+    "silent_gets_safe_size": (
+        "it fell silent {quiet_s} ago (allowed {allowed_s}) while shrunk, so it gets back its last safe size",
+        "fresh statistics from its balloon driver",
+    ),
+    "silent_gets_nominal": (
+        "it has been silent for {quiet_s} (allowed {allowed_s}) while shrunk, so it gets back all that was promised",
+        "fresh statistics from its balloon driver",
+    ),
+    # Why a VM is left alone.
+    "excluded": ("it cannot be ballooned safely: {note}", "another definition of the VM, where its owner wants that"),
+    "job_running": ("a job is running on it ({note}); it is left alone until that ends", "the end of the job"),
+    "not_running": ("it is not running ({note})", "resuming or starting the VM"),
+    "on_hold": ("the administrator put it on hold", "vmpack hold VM --off"),
+    "opt_out": ("its owner opted out", "vmpack policy VM --opt-in"),
+    "opt_out_gives_back": (
+        "its owner opted out, so it gets back all that was promised (now {balloon_bytes})",
+        "vmpack policy VM --opt-in",
+    ),
+    # Why the balloon moves, or does not.
+    "unused_is_packed": (
+        "its balloon of {balloon_bytes} is above its target of {target_bytes}; one step of {step_bytes} is packed",
+        "more use inside the guest, more headroom, or a higher floor",
+    ),
+    "within_dead_band": (
+        "its balloon of {balloon_bytes} is within {band_bytes} of its target of {target_bytes}: nothing to do",
+        "a change of need larger than the dead band (memory.dead_band_ratio)",
+    ),
+    "not_calm_yet": (
+        "it could shrink from {balloon_bytes} to {target_bytes}, but has been calm for {calm_s} of {needed_s} only",
+        "waiting, or a shorter memory.calm_s",
+    ),
+    "shrunk_just_now": ("it was shrunk a moment ago", "waiting for the next interval"),
+    "pays_for_others": (
+        "others need memory at once and it has {spare_bytes} above its fair share: {taken_bytes} are taken",
+        "more need or shares of its own, or more memory in the host",
+    ),
+    "balloon_is_moving": ("its balloon ({balloon_bytes}) is still on its way", "the balloon's arrival"),
+    "balloon_stopped_short": (
+        "its balloon stopped at {balloon_bytes} on the way to {asked_bytes}; that is its floor for a while and it is squeezed no further",
+        "memory freed inside the guest, and time (memory.learned_floor_s)",
+    ),
+    "balloon_does_not_grow": (
+        "it was given memory up to {asked_bytes} but its balloon stays at {balloon_bytes}; it is asked again later",
+        "a balloon driver that answers (is the guest hung?)",
+    ),
+    # Giving back.
+    "released": ("it gets back all that was promised: {nominal_bytes}", "nothing; that is what release does"),
+    "release_does_not_fit": (
+        "the host cannot hold every VM's nominal: it gets {target_bytes} of {nominal_bytes} and stays packed by the rest",
+        "stopping or migrating a VM, or more memory in the host; then vmpack release again",
+    ),
+    "release_not_asked": ("it was not asked to be released, or vmpack never moved it", "vmpack release VM"),
+    # The host.
+    "host_over_budget": (
+        "the VMs hold {over_bytes} more than the host's budget",
+        "shrinking (under way where possible), stopping or migrating a VM",
+    ),
+    "host_is_scarce": (
+        "not every VM's minimum fits: {lacking_bytes} are lacking",
+        "stopping or migrating a VM, lower floors, or more memory in the host",
+    ),
+    "offer": (
+        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are kept for growth, {claimed_bytes} are claimed",
+        "less use in the guests, or fewer claims",
+    ),
+}
+
+_EXCLUSIONS = {
+    "no_balloon_device": "it has no balloon device",
+    "huge_pages": "its memory is huge pages, which the balloon cannot give back",
+    "locked_memory": "its memory is locked in the host",
+    "file_backed_memory": "its memory is a file, which ballooning would only punch holes in",
+    "pci_passthrough": "it has a PCI device of the host, which needs all of its memory in place",
+    "encrypted_memory": "its memory is encrypted",
+    "dedicated_cpus": "it has CPUs of its own: its owner paid for undisturbed performance",
+}
+
+
+def words(reason: Reason) -> tuple[str, str]:
+    """What happened, and what would have changed it. A rule without words is shown by its name."""
+    what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
+    note = _EXCLUSIONS.get(reason.note, reason.note)
+    shown = {name: _number(name, value) for name, value in reason.numbers.items()}
+    return what.format(**shown, note=note), change
+
+
+def rules() -> frozenset[str]:
+    """Every rule that has words; a test holds this against the rules that decide/ can give."""
+    return frozenset(_WORDS)
+
+
+def _number(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return format_bytes(value)
+    return format_seconds(value) if name.endswith("_s") else str(value)

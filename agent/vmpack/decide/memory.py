@@ -1,0 +1,326 @@
+"""One interval's memory decision for one host: plan(snapshot, remembered, settings) -> Plan.
+
+Guarantees (each is a property test): no VM is planned below its floor, nor below what it uses plus its fixed headroom; the
+balloons planned never exceed the budget unless nothing more may be taken; planning on the planned state does nothing; the
+order of VMs does not matter; no VM in need shrinks while another has spare.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from vmpack.decide.budget import budget
+from vmpack.decide.demand import GRAIN_BYTES, Demand, demand
+from vmpack.decide.learn import ARRIVED_BYTES, STUCK_INTERVALS, band_bytes, learn
+from vmpack.decide.offer import offer
+from vmpack.decide.share import fill
+from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
+from vmpack.model.guest import GuestSnapshot
+from vmpack.model.host import HostSnapshot
+from vmpack.model.plan import (
+    GuestPlan,
+    GuestVerdict,
+    MigrationWanted,
+    Plan,
+    Reason,
+    Remembered,
+    RememberedGuest,
+)
+from vmpack.model.settings import MemorySettings, Settings
+
+PAYS = "pays_for_others"
+STOPPED_SHORT = "balloon_stopped_short"
+ASK_AGAIN_S = 30.0
+"""A guest that does not take the memory it was given is not asked again before this."""
+
+
+class _Seat(NamedTuple):
+    """One VM at the table: what is known, what it needs, what it holds."""
+
+    guest: GuestSnapshot
+    known: RememberedGuest
+    need: Demand
+    held_bytes: int
+    """Balloon, or the larger size it was already promised and may take at any moment."""
+    band_bytes: int
+
+
+class _Move(NamedTuple):
+    """Where one VM's balloon goes now, and why."""
+
+    to_bytes: int
+    reason: Reason
+
+
+def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> Plan:
+    """Decide for every VM of one host. Pure and deterministic; never raises for any valid snapshot."""
+    rules, now_s = settings.memory, snapshot.time_s
+    seats = _seats(snapshot, remembered, rules)
+    money = budget(snapshot, settings.host)
+    unseen = _unseen(snapshot, remembered)
+    unseen_bytes = sum(known.balloon_bytes for known in unseen.values())
+    claimed_bytes = sum(
+        claim.amount_bytes for claim in snapshot.claims if claim.expires_s is None or claim.expires_s > snapshot.wall_s
+    )
+    kept_bytes = unseen_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
+    spendable = money.budget_bytes - kept_bytes
+    targets, scarce = _targets(seats, spendable, claimed_bytes)
+    room = money.budget_bytes - unseen_bytes - sum(seat.held_bytes for seat in seats)
+    moves = _moves(seats, targets, room, now_s, rules)
+    actions = _actions(seats, moves, rules)
+    guests = tuple(_guest_plan(seat, target, moves.get(seat.guest.uuid)) for seat, target in zip(seats, targets, strict=True))
+    scarcity = (*remembered.scarce, scarce)[-rules.scarcity_window :]
+    learned = {seat.guest.uuid: seat.known for seat in seats} | unseen
+    reasons = _host_reasons(room, scarce, seats)
+    return Plan(
+        actions=actions,
+        room_bytes=room,
+        guests=guests,
+        budget=money,
+        offer=offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer),
+        reasons=reasons,
+        migration=_migration(seats, spendable, scarcity, rules),
+        remembered=Remembered(learned, scarcity),
+    )
+
+
+def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Remembered:
+    """What to remember once the plan was carried out; with no outcomes (observe mode, frozen) nothing was.
+
+    Only what was really asked of a VM is remembered as asked. `now_s` is the snapshot's time_s.
+    """
+    guests = dict(decided.remembered.guests)
+    for outcome in outcomes:
+        action = outcome.action
+        known = guests.get(action.uuid)
+        if known is None or outcome.status not in ("done", "partial"):
+            continue
+        if isinstance(action, SetMemory):
+            guests[action.uuid] = _asked(known, action, outcome.reached_bytes, now_s)
+        elif known.stats_period_before_s is None:
+            guests[action.uuid] = dataclasses.replace(known, stats_period_before_s=0)
+    return Remembered(guests, decided.remembered.scarce)
+
+
+def _asked(known: RememberedGuest, action: SetMemory, reached_bytes: int | None, now_s: float) -> RememberedGuest:
+    reached = action.to_bytes if reached_bytes is None else reached_bytes
+    arrived = abs(reached - action.to_bytes) <= ARRIVED_BYTES
+    grown = action.to_bytes > action.from_bytes
+    shrunk = action.to_bytes < action.from_bytes
+    safe = action.from_bytes if shrunk and known.safe_bytes is None else known.safe_bytes
+    return dataclasses.replace(
+        known,
+        balloon_bytes=reached,
+        balloon_changed_s=now_s,
+        calm_since_s=now_s if grown else known.calm_since_s,
+        target_bytes=None if arrived else action.to_bytes,
+        asked_s=now_s,
+        shrunk_s=now_s if shrunk else known.shrunk_s,
+        safe_bytes=None if grown else safe,
+        short_intervals=0,
+    )
+
+
+def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings) -> list[_Seat]:
+    seats = []
+    for guest in sorted(snapshot.guests, key=lambda guest: guest.uuid):
+        known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, rules)
+        need = demand(guest, known, snapshot, rules)
+        held = max(guest.balloon_bytes, known.target_bytes or 0)
+        seats.append(_Seat(guest, known, need, held, band_bytes(guest.nominal_bytes, rules)))
+    return seats
+
+
+def _unseen(snapshot: HostSnapshot, remembered: Remembered) -> Mapping[str, RememberedGuest]:
+    """VMs that exist but gave nothing this time still hold their memory."""
+    if not snapshot.unreadable:
+        return {}
+    seen = {guest.uuid for guest in snapshot.guests}
+    names = set(snapshot.unreadable)
+    return {
+        uuid: known for uuid, known in remembered.guests.items() if uuid not in seen and known.name in names
+    }
+
+
+def _targets(seats: Sequence[_Seat], spendable: int, claimed: int) -> tuple[list[int], bool]:
+    """The size each VM should have in the end; and whether not even every minimum fits."""
+    movable = [seat for seat in seats if seat.need.movable]
+    minimum = [seat.need.minimum_bytes for seat in movable]
+    wanted = [seat.need.wanted_bytes for seat in movable]
+    shares = [seat.need.shares for seat in movable]
+    # Claims may eat the guests' comfort, never their minimum.
+    comfortable, bare = sum(wanted), sum(minimum)
+    scarce = bare > spendable
+    if comfortable <= spendable - claimed:
+        given = wanted
+    elif not scarce:
+        given = fill(max(spendable - claimed, bare), minimum, wanted, shares)
+    else:
+        least = [min(seat.guest.balloon_bytes, seat.need.minimum_bytes) for seat in movable]
+        given = fill(spendable, least, minimum, shares)
+    by_uuid = {
+        seat.guest.uuid: _rounded(size, seat) for seat, size in zip(movable, given, strict=True)
+    }
+    return [by_uuid.get(seat.guest.uuid, seat.guest.balloon_bytes) for seat in seats], scarce
+
+
+def _rounded(size: int, seat: _Seat) -> int:
+    """Down to whole grains, but not below what the VM may not go below."""
+    if size >= seat.need.wanted_bytes:
+        return size
+    least = min(seat.guest.balloon_bytes, seat.need.minimum_bytes)
+    return max(size - size % GRAIN_BYTES, least)
+
+
+def _moves(
+    seats: Sequence[_Seat], targets: Sequence[int], room: int, now_s: float, rules: MemorySettings
+) -> dict[str, _Move]:
+    """Grow at once on need; take at once what that costs; else shrink slowly after calm."""
+    moves: dict[str, _Move] = {}
+    owed = -room
+    for seat, target in zip(seats, targets, strict=True):
+        if seat.need.movable and _grows(seat, target, now_s):
+            moves[seat.guest.uuid] = _Move(target, seat.need.reason)
+            owed += target - seat.held_bytes
+    if owed > 0:
+        _take(seats, targets, owed, moves)
+    for seat, target in zip(seats, targets, strict=True):
+        if seat.need.movable and seat.guest.uuid not in moves:
+            moves[seat.guest.uuid] = _calm_move(seat, target, now_s, rules)
+    return moves
+
+
+def _grows(seat: _Seat, target: int, now_s: float) -> bool:
+    held = seat.held_bytes
+    if target <= held:
+        return False
+    if _stuck(seat) and seat.known.asked_s is not None and now_s - seat.known.asked_s < ASK_AGAIN_S:
+        return False
+    return held < seat.need.minimum_bytes or target - held > seat.band_bytes
+
+
+def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
+    """Take `owed` bytes from those with the most above their target, whole grains at a time."""
+    above = sorted(
+        (
+            (seat.held_bytes - target, seat, target)
+            for seat, target in zip(seats, targets, strict=True)
+            if seat.need.movable and target < seat.held_bytes
+        ),
+        key=lambda entry: (-entry[0], entry[1].guest.uuid),
+    )
+    for spare, seat, target in above:
+        if owed <= 0:
+            return
+        taken = min(spare, -(-owed // GRAIN_BYTES) * GRAIN_BYTES)
+        owed -= taken
+        numbers = {"spare_bytes": spare, "taken_bytes": taken, "wanted_bytes": seat.need.wanted_bytes}
+        moves[seat.guest.uuid] = _Move(seat.held_bytes - taken, Reason(PAYS, numbers))
+
+
+def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) -> _Move:
+    """Stay, stop a balloon that got stuck, or go one step towards the target."""
+    balloon, known = seat.guest.balloon_bytes, seat.known
+    numbers: dict[str, int | float] = {"balloon_bytes": balloon, "target_bytes": target, "band_bytes": seat.band_bytes}
+    if _stuck(seat) and known.target_bytes is not None:
+        rule = STOPPED_SHORT if balloon > known.target_bytes else "balloon_does_not_grow"
+        return _Move(balloon, Reason(rule, {"balloon_bytes": balloon, "asked_bytes": known.target_bytes}))
+    if known.target_bytes is not None:
+        return _Move(balloon, Reason("balloon_is_moving", numbers))
+    if balloon - target <= seat.band_bytes:
+        return _Move(balloon, Reason("within_dead_band", numbers))
+    if known.asked_s is not None and (known.sampled_s is None or known.sampled_s < known.asked_s):
+        return _Move(balloon, Reason("awaiting_statistics", numbers))
+    calm_s = now_s - known.calm_since_s
+    if calm_s < rules.calm_s:
+        return _Move(balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s}))
+    if known.shrunk_s is not None and now_s - known.shrunk_s < rules.interval_s / 2:
+        return _Move(balloon, Reason("shrunk_just_now", numbers))
+    step = max(seat.band_bytes, int(rules.shrink_step_ratio * seat.guest.nominal_bytes))
+    to = max(target, balloon - step)
+    if to - target <= seat.band_bytes:
+        to = target
+    to = max(target, to - to % GRAIN_BYTES)
+    return _Move(to, Reason("unused_is_packed", numbers | {"step_bytes": balloon - to}))
+
+
+def _stuck(seat: _Seat) -> bool:
+    return seat.known.short_intervals >= STUCK_INTERVALS
+
+
+def _actions(
+    seats: Sequence[_Seat], moves: Mapping[str, _Move], rules: MemorySettings
+) -> tuple[SetMemory | SetStatsPeriod, ...]:
+    periods: list[SetMemory | SetStatsPeriod] = []
+    shrinks: list[tuple[int, str, SetMemory]] = []
+    grows: list[tuple[float, str, SetMemory]] = []
+    for seat in seats:
+        guest = seat.guest
+        move = moves.get(guest.uuid)
+        if move is None:
+            continue
+        if guest.stats_period_s == 0:
+            periods.append(SetStatsPeriod(guest.uuid, guest.name, _period_s(rules)))
+        stays = move.to_bytes == guest.balloon_bytes
+        if stays and move.reason.rule not in (STOPPED_SHORT, PAYS):
+            continue
+        action = SetMemory(guest.uuid, guest.name, guest.balloon_bytes, move.to_bytes, guest.nominal_bytes)
+        if move.to_bytes > seat.held_bytes:
+            grows.append((guest.balloon_bytes / max(1, seat.need.minimum_bytes), guest.uuid, action))
+        else:
+            shrinks.append((move.to_bytes - seat.held_bytes, guest.uuid, action))
+    return (*periods, *(entry[2] for entry in sorted(shrinks)), *(entry[2] for entry in sorted(grows)))
+
+
+def _period_s(rules: MemorySettings) -> int:
+    """Two reports an interval, between 1 and 5 seconds apart."""
+    return max(1, min(5, int(rules.interval_s / 2)))
+
+
+def _guest_plan(seat: _Seat, target: int, move: _Move | None) -> GuestPlan:
+    guest, need = seat.guest, seat.need
+    verdict: GuestVerdict = "hold"
+    reasons: tuple[Reason, ...] = (need.reason,)
+    if move is None:
+        verdict = "excluded"
+    else:
+        if move.to_bytes > seat.held_bytes:
+            verdict = "grow"
+        elif move.to_bytes < guest.balloon_bytes:
+            verdict = "shrink"
+        if move.reason is not need.reason:
+            reasons = (need.reason, move.reason)
+    return GuestPlan(
+        guest.uuid,
+        guest.name,
+        verdict,
+        target,
+        need.floor_bytes,
+        need.minimum_bytes,
+        need.wanted_bytes,
+        seat.known.used_bytes,
+        reasons,
+    )
+
+
+def _host_reasons(room: int, scarce: bool, seats: Sequence[_Seat]) -> tuple[Reason, ...]:
+    reasons = []
+    if room < 0:
+        reasons.append(Reason("host_over_budget", {"over_bytes": -room}))
+    if scarce:
+        lacking = sum(max(0, seat.need.minimum_bytes - seat.guest.balloon_bytes) for seat in seats)
+        reasons.append(Reason("host_is_scarce", {"lacking_bytes": lacking}))
+    return tuple(reasons)
+
+
+def _migration(
+    seats: Sequence[_Seat], spendable: int, scarcity: Sequence[bool], rules: MemorySettings
+) -> MigrationWanted | None:
+    """Asked for only when ballooning has not cured the shortage in k of the last n intervals."""
+    if sum(scarcity) < rules.scarcity_intervals or not scarcity[-1]:
+        return None
+    movable = [seat for seat in seats if seat.need.movable]
+    starving = tuple(seat.guest.name for seat in movable if seat.guest.balloon_bytes < seat.need.minimum_bytes)
+    return MigrationWanted(sum(seat.need.minimum_bytes for seat in movable) - spendable, starving)
