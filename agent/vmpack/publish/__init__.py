@@ -1,0 +1,1 @@
+"""What leaves one interval: probe texts, metrics, the journal and the history. Knows only the model."""

@@ -1,0 +1,115 @@
+"""Publishes one interval: probe texts, metrics, journal, history, in this order.
+
+Called by the host agent's loop after acting. A part that fails is reported and never stops the others,
+nor the loop; the same failure is logged once, and once more when it is over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from vmpack.errors import VmpackError
+from vmpack.model.interval import AgentStatus, Interval
+from vmpack.model.plan import Remembered
+from vmpack.model.settings import Settings
+from vmpack.publish import probe_text
+from vmpack.publish.atomic import disk_error, make_directory, write_atomically
+from vmpack.publish.history import History
+from vmpack.publish.journal import JournalWriter
+from vmpack.publish.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Owns RUN_DIR/probe/, the metrics (and their textfile), STATE_DIR/journal/ and STATE_DIR/history.db."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        state_dir: Path,
+        *,
+        version: str,
+        textfile_path: Path | None,
+        journal_cap_bytes: int,
+        journal_segment_bytes: int,
+        history_days: int,
+    ) -> None:
+        self._probe_dir = run_dir / "probe"
+        self._textfile_path = textfile_path
+        self._metrics = Metrics(version)
+        self._version = version
+        journal_dir = state_dir / "journal"
+        self._journal = JournalWriter(journal_dir, journal_cap_bytes, journal_segment_bytes, version)
+        self._history = History(state_dir / "history.db", history_days)
+        self._faults: dict[str, str] = {}
+
+    def publish(
+        self,
+        interval: Interval,
+        remembered_before: Remembered,
+        settings: Settings,
+        status: AgentStatus,
+        took_s: float,
+    ) -> tuple[str, ...]:
+        """Publish an interval that went through.
+
+        `remembered_before` and `settings` are what its decision got; `took_s` is how long it took from
+        observing to acting. Returns the failures, one text each; never raises them.
+        """
+        self._metrics.record(interval, status.observe_only, took_s)
+        self._try("probe texts", lambda: self._write_probe_texts(interval, status.observe_only))
+        self._try("metrics", self._write_textfile)
+        self._try("journal", lambda: self._journal.write(interval, remembered_before, settings))
+        self._try("history", lambda: self._history.record(interval))
+        return tuple(self._faults.values())
+
+    def publish_failure(self) -> tuple[str, ...]:
+        """Count an interval that failed. Probe texts stay as they are: their age tells."""
+        self._metrics.record_failure()
+        self._try("metrics", self._write_textfile)
+        return tuple(self._faults.values())
+
+    def metrics(self) -> bytes:
+        """Prometheus text of the newest interval; may be called from any thread."""
+        return self._metrics.render()
+
+    def close(self) -> None:
+        """End journal and history; take away the files that would go on telling of an agent that is gone."""
+        self._try("journal", self._journal.close)
+        self._try("history", self._history.close)
+        for path in (self._probe_dir / category for category in probe_text.CATEGORIES):
+            self._try("probe texts", partial(_remove, path))
+        if self._textfile_path is not None:
+            self._try("metrics", partial(_remove, self._textfile_path))
+
+    def _write_probe_texts(self, interval: Interval, observe_only: bool) -> None:
+        make_directory(self._probe_dir)
+        for category, text in probe_text.render(interval, self._version, observe_only).items():
+            write_atomically(self._probe_dir / category, text)
+
+    def _write_textfile(self) -> None:
+        if self._textfile_path is not None:
+            write_atomically(self._textfile_path, self._metrics.render())
+
+    def _try(self, part: str, publish_part: Callable[[], None]) -> None:
+        try:
+            publish_part()
+        except VmpackError as error:
+            fault = f"{part}: {error}"
+            if self._faults.get(part) != fault:
+                log.warning("not published: %s", fault)
+            self._faults[part] = fault
+        else:
+            if self._faults.pop(part, None) is not None:
+                log.info("published again: %s", part)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error("remove", path, error) from error
