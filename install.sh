@@ -1,0 +1,177 @@
+#!/bin/sh
+# Gets vmpack running from a checkout, in one command. Run by newcomers, administrators and CI.
+# It may be run again at any time: what is done already is left alone. Progress goes to stderr, one line a step.
+set -eu
+
+usage() {
+    cat <<'END'
+vmpack finds the memory that this host has already paid for. This script gets it running.
+
+  ./install.sh demo [OPTIONS]       see it work: boots small real guests, packs them, gives all back
+  ./install.sh test [--all] [ARGS]  run the checks and tests (--all: the long ones too; ARGS go to pytest alone)
+  ./install.sh dev                  everything for working on vmpack, in ./.venv
+  ./install.sh agent                install the agent on this host; nothing is started or enabled
+  ./install.sh uninstall            give all memory back, then remove what `agent` installed
+
+Options
+  --dry-run       say each step, change nothing
+  --prefix DIR    (agent, uninstall) install below DIR and not in /opt/vmpack, /usr/bin and /etc/vmpack
+  --purge         (uninstall) remove configuration, state and history too
+  --keep-packed   (uninstall) go on even where memory cannot be given back
+  --help          this text
+
+Examples
+  ./install.sh demo --guests 2 --json result.json
+  ./install.sh test tests/unit -k memory
+  sudo ./install.sh agent --dry-run
+  ./install.sh agent --prefix "$HOME/.local"
+
+demo, test and dev write only to this folder and to caches; they install distribution packages where some are
+missing (as root, or through sudo) and start no service. Debian 12 and Ubuntu 24.04 or newer: by themselves.
+Elsewhere: the exact command is printed. Python packages come from the index that pip is configured for.
+END
+}
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+os_release=${VMPACK_OS_RELEASE:-/etc/os-release} # another file: only for the tests
+venv=$root/.venv
+dry_run=no
+log=
+guard=
+
+say() { printf 'vmpack: %s\n' "$*" >&2; }
+
+die() { # CODE MESSAGE [HINT]
+    say "$2"
+    [ $# -lt 3 ] || printf '  %s\n' "$3" >&2
+    exit "$1"
+}
+
+clean_up() {
+    [ -z "$guard" ] || as_root rm -f "$guard"
+    [ -z "$log" ] || rm -f "$log"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+am_root() { [ "$(id -u)" -eq 0 ]; }
+as_root() { if am_root; then "$@"; else sudo "$@"; fi; }
+
+# try TEXT COMMAND...: one step. Its output goes to the log; under --dry-run it is only said.
+try() {
+    try_text=$1
+    shift
+    if [ "$dry_run" = yes ]; then
+        if [ "$1" = as_root ]; then
+            shift
+            am_root || try_text="$try_text (through sudo)"
+        fi
+        case $(command -v "$1") in /*) try_text="$try_text: $*" ;; esac # our own functions say nothing to a reader
+        printf 'would: %s\n' "$try_text"
+        return 0
+    fi
+    say "$try_text"
+    [ -n "$log" ] || log=$(mktemp "${TMPDIR:-/tmp}/vmpack-install.XXXXXX")
+    printf '\n$ %s\n' "$*" >>"$log"
+    "$@" >>"$log" 2>&1 </dev/null
+}
+
+# step TEXT COMMAND...: a step that must succeed; else the end of the log is shown and kept.
+step() {
+    try "$@" && return 0
+    tail -n 40 "$log" >&2
+    kept=$log
+    log=
+    die 1 "failed: $1" "the whole output is in $kept"
+}
+
+# shellcheck source=install/packages.sh
+. "$root/install/packages.sh"
+# shellcheck source=install/environment.sh
+. "$root/install/environment.sh"
+# shellcheck source=install/host.sh
+. "$root/install/host.sh"
+
+run() { # COMMAND...: gives this process over to it
+    if [ "$dry_run" = yes ]; then
+        printf 'would: run: %s\n' "$*"
+        exit 0
+    fi
+    clean_up
+    exec "$@"
+}
+
+demo() {
+    need_packages demo
+    need_venv core
+    run "$venv/bin/vmpack" demo "$@"
+}
+
+dev() {
+    need_packages test
+    need_venv test
+    echo "Ready. Try: .venv/bin/vmpack --help, ./install.sh test tests/unit"
+}
+
+test_all=no
+run_tests() {
+    need_packages test
+    need_venv test
+    cd "$root"
+    if [ $# -eq 0 ]; then
+        # shellcheck disable=SC2046 # our own scripts: no spaces in their names
+        step "checking: shellcheck" shellcheck -x install.sh $(grep -rlE '^#! ?(/usr)?/bin/(env )?(ba)?sh' .ci agent --exclude-dir=__pycache__)
+        step "checking: ruff" "$venv/bin/ruff" check .
+        step "checking: mypy" "$venv/bin/mypy"
+        step "checking: the import rule" "$venv/bin/lint-imports" --config setup.cfg
+    fi
+    [ "$test_all" = yes ] || set -- -m 'not long' "$@"
+    run "$venv/bin/python" -m pytest "$@"
+}
+
+# ---- which of these ----
+
+command=
+while [ $# -gt 0 ]; do
+    case $1 in
+    -h | --help) usage && exit 0 ;;
+    --dry-run) dry_run=yes ;;
+    demo | test | dev | agent | uninstall) command=$1 && shift && break ;;
+    *) die 2 "unknown: $1" "./install.sh --help lists what there is" ;;
+    esac
+    shift
+done
+[ -n "$command" ] || {
+    usage >&2
+    exit 2
+}
+
+# the script's own options may stand anywhere; the rest, in its order, is for the program
+for argument in "$@"; do
+    shift
+    if [ "${takes_prefix:-no}" = yes ]; then
+        prefix=$argument takes_prefix=no
+        continue
+    fi
+    case $command:$argument in
+    *:-h | *:--help) usage && exit 0 ;;
+    *:--dry-run) dry_run=yes ;;
+    test:--all) test_all=yes ;;
+    agent:--prefix=* | uninstall:--prefix=*) prefix=${argument#--prefix=} ;;
+    agent:--prefix | uninstall:--prefix) takes_prefix=yes ;;
+    uninstall:--purge) purge=yes ;;
+    uninstall:--keep-packed) keep_packed=yes ;;
+    demo:* | test:*) set -- "$@" "$argument" ;;
+    *) die 2 "$command does not know $argument" "./install.sh --help lists the options" ;;
+    esac
+done
+[ "${takes_prefix:-no}" = no ] || die 2 "--prefix needs a folder"
+
+case $command in
+demo) demo "$@" ;;
+test) run_tests "$@" ;;
+dev) dev ;;
+agent) agent ;;
+uninstall) uninstall ;;
+esac
