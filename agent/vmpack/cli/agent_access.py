@@ -9,7 +9,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmpack.errors import ConfigError
+
 if TYPE_CHECKING:
+    from vmpack.config import Config
     from vmpack.host.client import AgentClient
 
 SOCKET_NAME = "agent.sock"
@@ -22,18 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--socket", type=Path, metavar="FILE", help="the agent's socket, when it is elsewhere")
 
 
-def default_run_dir() -> Path:
-    """/run/vmpack for root, a folder under XDG_RUNTIME_DIR (or /tmp) for everybody else."""
-    from vmpack.config import default_run_dir as configured
-
-    return configured()
-
-
 def run_dir(args: argparse.Namespace) -> Path:
-    """The run directory that the options name; the socket's own folder when --socket is given."""
+    """The run directory that the options name, else the configured one, else the default one."""
     if args.socket is not None:
         return Path(args.socket).parent
-    return args.run_dir if args.run_dir is not None else default_run_dir()
+    return Path(args.run_dir) if args.run_dir is not None else configuration().run_dir
+
+
+def configuration() -> Config:
+    """The host's configuration; the defaults when it has mistakes, which are check-config's to tell."""
+    from vmpack.config import load
+
+    try:
+        return load()
+    except ConfigError:
+        return load(())
 
 
 def client(args: argparse.Namespace) -> AgentClient:

@@ -14,14 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from vmpack.cli.safe_text import shown
-from vmpack.decide.explain import words
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.interval import Interval
-from vmpack.model.plan import GuestPlan, Reason
+from vmpack.model.plan import GuestPlan
 from vmpack.units import format_bytes
 
 WIDE_COLUMNS = 110
-"""From here on a table has room for reasons in words."""
+"""From here on a table has room for long names."""
 
 NAME_CELLS = 14
 
@@ -51,7 +50,7 @@ def host_parts(interval: Interval) -> tuple[Part, ...]:
     balloons = sum(guest.balloon_bytes for guest in interval.snapshot.guests)
     parts = (
         Part("host", budget.host_own_bytes, "█", "H", "blue"),
-        Part("overhead", budget.overhead_bytes, "▓", "O", "magenta"),
+        Part("QEMU", budget.overhead_bytes, "▓", "O", "magenta"),
         Part("VMs", min(balloons, max(0, budget.budget_bytes)), "█", "#", "green"),
         Part("over budget", max(0, balloons - max(0, budget.budget_bytes)), "█", "!", "bold red"),
         Part("free", max(0, budget.budget_bytes - balloons), "░", ".", "bright_black"),
@@ -61,7 +60,7 @@ def host_parts(interval: Interval) -> tuple[Part, ...]:
 
 
 def host_bar(interval: Interval, width: int, *, ascii_only: bool = False) -> Text:
-    """The host's memory as one bar of `width` cells: host, overhead, VMs, free within the budget, reserve."""
+    """The host's memory in `width` cells: host, QEMU's overhead, VMs, free within the budget, reserve."""
     return _bar(host_parts(interval), width, ascii_only)
 
 
@@ -70,7 +69,7 @@ def host_legend(interval: Interval, *, ascii_only: bool = False) -> Text:
     legend = Text()
     for part in host_parts(interval):
         legend.append(part.ascii_glyph if ascii_only else part.glyph, style=part.style)
-        legend.append(f" {part.label} {format_bytes(part.amount_bytes)}  ")
+        legend.append(f" {part.label} {format_bytes(part.amount_bytes)} ")
     legend.rstrip()
     return legend
 
@@ -115,9 +114,12 @@ def verdict(plan: GuestPlan | None, *, ascii_only: bool = False) -> Text:
     return Text(ascii_sign if ascii_only else sign, style=style)
 
 
-def main_reason(reasons: Sequence[Reason]) -> str:
-    """The deciding reason in words, safe to print; empty when none was given."""
-    return shown(words(reasons[0])[0]) if reasons else ""
+def short_reason(plan: GuestPlan | None) -> str:
+    """The deciding reason in a word or three, safe to print; `explain` has the sentence and the numbers."""
+    if plan is None or not plan.reasons:
+        return ""
+    reason = plan.reasons[-1]
+    return shown(reason.note if plan.verdict == "excluded" and reason.note else reason.rule).replace("_", " ")
 
 
 def plans_by_uuid(interval: Interval) -> dict[str, GuestPlan]:
@@ -125,9 +127,9 @@ def plans_by_uuid(interval: Interval) -> dict[str, GuestPlan]:
     return {plan.uuid: plan for plan in interval.plan.guests}
 
 
-def packed_bytes(interval: Interval) -> int:
-    """Sum over VMs of what they were promised and do not hold."""
-    return sum(max(0, guest.nominal_bytes - guest.balloon_bytes) for guest in interval.snapshot.guests)
+def by_name(interval: Interval) -> list[GuestSnapshot]:
+    """The VMs in the order in which screens show them."""
+    return sorted(interval.snapshot.guests, key=lambda guest: (guest.name, guest.uuid))
 
 
 def table(
@@ -135,7 +137,7 @@ def table(
 ) -> Table:
     """One row a VM, in the order of their names; `limit` rows and then how many more there are.
 
-    From WIDE_COLUMNS columns on with the reason in words, below with its rule's name.
+    Below WIDE_COLUMNS columns long names are cut, so that the numbers always have their room.
     """
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=False)
     wide = columns >= WIDE_COLUMNS
@@ -143,20 +145,18 @@ def table(
     for heading in ("nominal", "balloon", "used", "target", "packed"):
         grid.add_column(heading, no_wrap=True, justify="right", min_width=8)
     grid.add_column("verdict", no_wrap=True, min_width=8)
-    grid.add_column("why", no_wrap=not wide or limit is not None, overflow="ellipsis")
+    grid.add_column("why", no_wrap=True, overflow="ellipsis")
     plans = plans_by_uuid(interval)
-    guests = sorted(interval.snapshot.guests, key=lambda guest: (guest.name, guest.uuid))
+    guests = by_name(interval)
     for guest in guests[:limit]:
-        grid.add_row(*_row(guest, plans.get(guest.uuid), wide, ascii_only))
+        grid.add_row(*_row(guest, plans.get(guest.uuid), ascii_only))
     if limit is not None and len(guests) > limit:
         grid.add_row(Text(f"{len(guests) - limit} more", style="dim"))
     return grid
 
 
-def _row(guest: GuestSnapshot, plan: GuestPlan | None, wide: bool, ascii_only: bool) -> list[Text]:
+def _row(guest: GuestSnapshot, plan: GuestPlan | None, ascii_only: bool) -> list[Text]:
     used = plan.used_bytes if plan is not None else None
-    reasons = plan.reasons if plan is not None else ()
-    why = main_reason(reasons) if wide else shown(reasons[0].rule).replace("_", " ") if reasons else ""
     name = Text(shown(guest.name) or "(no name)")
     if guest.state != "running":
         name.append(f" ({guest.state})", style="dim")
@@ -168,7 +168,7 @@ def _row(guest: GuestSnapshot, plan: GuestPlan | None, wide: bool, ascii_only: b
         Text("-" if plan is None or plan.verdict == "excluded" else format_bytes(plan.target_bytes)),
         Text(format_bytes(max(0, guest.nominal_bytes - guest.balloon_bytes))),
         verdict(plan, ascii_only=ascii_only),
-        Text(why),
+        Text(short_reason(plan)),
     ]
 
 
