@@ -29,7 +29,7 @@ from vmpack.publish.atomic import disk_error, make_directory
 FORMAT = 1
 SUFFIX = ".jsonl.gz"
 
-_GZIP = 31
+GZIP_WINDOW_BITS = 31
 """zlib's window bits that make gzip files."""
 _GZIP_END_BYTES = 16
 
@@ -211,7 +211,7 @@ class _Segment:
         self.settings_digest = settings_digest
         self.size_bytes = 0
         self._whole_lines = 0
-        self._compressor = zlib.compressobj(wbits=_GZIP)
+        self._compressor = zlib.compressobj(wbits=GZIP_WINDOW_BITS)
         self._file: BinaryIO = path.open("xb", buffering=0)
         path.chmod(0o640)
 

@@ -1,0 +1,1 @@
+"""Journals through the decisions again: proof that what was decided follows from what was seen."""

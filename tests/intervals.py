@@ -1,0 +1,87 @@
+"""Whole intervals for tests of what comes after a decision: real plans, nothing invented."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tests import builders
+from vmpack.decide import memory
+from vmpack.model.action import Outcome
+from vmpack.model.guest import GuestSnapshot, VcpuTime
+from vmpack.model.host import HostSnapshot, Pressure
+from vmpack.model.interval import AgentStatus, Interval
+from vmpack.model.plan import Remembered
+from vmpack.model.settings import Settings
+
+VERSION = "9.9.9"
+STEP_S = 5.0
+
+
+def uuid_of(index: int) -> str:
+    """A well-formed uuid that tells its guest."""
+    return f"00000000-0000-4000-8000-{index:012x}"
+
+
+def guest(
+    index: int = 1, name: str | None = None, *, used: int = 30, now_s: float = builders.NOW_S
+) -> GuestSnapshot:
+    """A running guest of 256 MiB that uses `used` MiB."""
+    return builders.guest(
+        name if name is not None else f"web-{index}",
+        used=used,
+        now_s=now_s,
+        uuid=uuid_of(index),
+        vcpus=(VcpuTime(0, 123_456_789 + index, 5_000), VcpuTime(1, 98_765_432, None)),
+    )
+
+
+def snapshot(
+    guests: tuple[GuestSnapshot, ...], *, now_s: float = builders.NOW_S, frozen: bool = False
+) -> HostSnapshot:
+    """A large host with these guests."""
+    pressure = Pressure(0.01, 0.0, 4200, 17)
+    return builders.host(*guests, now_s=now_s, pressure=pressure, frozen=frozen)
+
+
+def decided(
+    number: int, seen: HostSnapshot, remembered: Remembered, settings: Settings = builders.EAGER
+) -> Interval:
+    """One turn: a real plan, every action of it done."""
+    plan = memory.plan(seen, remembered, settings)
+    return Interval(number, seen, plan, tuple(Outcome(action, "done") for action in plan.actions))
+
+
+def interval(*guests: GuestSnapshot, frozen: bool = False) -> Interval:
+    """The first turn of an agent that meets these guests."""
+    return decided(1, snapshot(guests, frozen=frozen), Remembered())
+
+
+def history_of(
+    count: int, *, guests: int = 2, first: int = 1, settings: Settings = builders.EAGER
+) -> list[tuple[Interval, Remembered]]:
+    """`count` turns that follow each other, each with what its decision got; guests come to use more and less."""
+    turns: list[tuple[Interval, Remembered]] = []
+    remembered = Remembered()
+    seen = snapshot(tuple(guest(index) for index in range(guests)))
+    for number in range(first, first + count):
+        turn = decided(number, seen, remembered, settings)
+        turns.append((turn, remembered))
+        remembered = memory.remember(turn.plan, turn.outcomes, seen.time_s)
+        seen = _moved_on(builders.carried_out(seen, turn.plan, STEP_S), number)
+    return turns
+
+
+def _moved_on(seen: HostSnapshot, number: int) -> HostSnapshot:
+    swing_bytes = (number * 7 % 5 - 2) * 6 * 1024 * 1024
+    guests = []
+    for entry in seen.guests:
+        stats = entry.stats
+        assert stats is not None
+        usable_bytes = min(max(0, stats.usable_bytes + swing_bytes), stats.available_bytes)
+        guests.append(dataclasses.replace(entry, stats=dataclasses.replace(stats, usable_bytes=usable_bytes)))
+    return dataclasses.replace(seen, guests=tuple(guests))
+
+
+def status(observe_only: bool = False) -> AgentStatus:
+    """A running agent."""
+    return AgentStatus(VERSION, 4711, "qemu:///system", observe_only, STEP_S, 1_700_000_000.0, None, None)
