@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmpack.decide.learn import band_bytes
+from vmpack.decide.learn import fixed_headroom_bytes
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Reason, RememberedGuest
@@ -108,7 +108,7 @@ def _need(
     guest: GuestSnapshot, known: RememberedGuest, now_s: float, settings: MemorySettings, floor: int, shares: int
 ) -> Demand:
     nominal, used = guest.nominal_bytes, known.used_bytes or 0
-    fixed = max(settings.fixed_headroom_min_bytes, int(settings.fixed_headroom_ratio * nominal))
+    fixed = fixed_headroom_bytes(nominal, settings)
     ratio = guest.policy.headroom_ratio
     elastic = max(
         settings.headroom_min_bytes, int((settings.headroom_ratio if ratio is None else ratio) * used)
@@ -128,10 +128,8 @@ def _need(
     if known.pressed_until_s is not None and now_s < known.pressed_until_s:
         least += elastic
         rule = "guest_is_pressed"
-    stats = guest.stats
-    if stats is not None and 4 * stats.usable_bytes <= fixed and guest.balloon_bytes < nominal:
-        # With nothing free the true need is hidden: take a large step instead of the visible one.
-        least = max(least, guest.balloon_bytes + max(band_bytes(nominal, settings), nominal // 4))
+    if known.hidden_need_bytes is not None and known.hidden_need_bytes > least:
+        least = known.hidden_need_bytes
         rule = "guest_has_no_free_memory"
     minimum = min(nominal, max(floor, _whole_grains(least)))
     wanted = min(nominal, max(floor, _whole_grains(least + elastic)))

@@ -68,7 +68,7 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it could shrink from {balloon_bytes} to {target_bytes}, but has been calm for {calm_s} of {needed_s} only",
         "waiting, or a shorter memory.calm_s",
     ),
-    "shrunk_just_now": ("it was shrunk a moment ago", "waiting for the next interval"),
+    "moved_just_now": ("its balloon was moved a moment ago", "waiting for the next interval"),
     "pays_for_others": (
         "others need memory at once and it has {spare_bytes} above its fair share: {taken_bytes} are taken",
         "more need or shares of its own, or more memory in the host",

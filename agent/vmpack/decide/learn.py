@@ -29,6 +29,11 @@ def band_bytes(nominal_bytes: int, settings: MemorySettings) -> int:
     return max(settings.dead_band_min_bytes, int(settings.dead_band_ratio * nominal_bytes))
 
 
+def fixed_headroom_bytes(nominal_bytes: int, settings: MemorySettings) -> int:
+    """The room above its use that a guest needs to work at all."""
+    return max(settings.fixed_headroom_min_bytes, int(settings.fixed_headroom_ratio * nominal_bytes))
+
+
 def counts_balloon(guest: GuestSnapshot, stats: MemoryStats, peak_bytes: int) -> bool | None:
     """Does this guest's MemTotal still count pages that the balloon took?
 
@@ -86,7 +91,6 @@ def learn(guest: GuestSnapshot, before: RememberedGuest | None, now_s: float, se
         *sample,
         target,
         before.asked_s,
-        before.shrunk_s,
         before.safe_bytes,
         short,
         floor,
@@ -110,7 +114,7 @@ def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
 
 
 _Sample = tuple[
-    float | None, int | None, int | None, int | None, bool | None, float, int | None, int | None, float | None
+    float | None, int | None, int | None, int | None, bool | None, float, int | None, int | None, int | None, float | None
 ]  # fmt: skip
 
 
@@ -127,6 +131,7 @@ def _sample(
             before.available_peak_bytes,
             before.counts_balloon,
             before.rise_bytes_per_s,
+            before.hidden_need_bytes,
             before.swap_in_bytes,
             before.major_faults,
             before.pressed_until_s,
@@ -141,6 +146,7 @@ def _sample(
         peak,
         counts,
         _rise(used, stats.sampled_s, before, band_bytes(guest.nominal_bytes, settings)),
+        _hidden_need(guest, stats, settings),
         stats.swap_in_bytes,
         stats.major_faults,
         now_s + settings.calm_s if _pressed(stats, before) else before.pressed_until_s,
@@ -176,6 +182,13 @@ def _rise(used: int, sampled_s: float, before: RememberedGuest, band: int) -> fl
         return max(rate, before.rise_bytes_per_s / 2)
     faded = before.rise_bytes_per_s / 2
     return faded if faded >= MIB / 4 else 0.0
+
+
+def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, settings: MemorySettings) -> int | None:
+    """With nothing free, use is all that the guest has and its need unknown: a large step instead."""
+    if 4 * stats.usable_bytes > fixed_headroom_bytes(guest.nominal_bytes, settings):
+        return None
+    return guest.balloon_bytes + max(band_bytes(guest.nominal_bytes, settings), guest.nominal_bytes // 4)
 
 
 def _pressed(stats: MemoryStats, before: RememberedGuest) -> bool:

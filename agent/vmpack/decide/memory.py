@@ -29,8 +29,11 @@ from vmpack.model.plan import (
     RememberedGuest,
 )
 from vmpack.model.settings import MemorySettings, Settings
+from vmpack.units import KIB
 
 PAYS = "pays_for_others"
+FINEST_BYTES = 64 * KIB
+"""The finest step of a target: a whole page on every architecture, and of libvirt's KiB."""
 STOPPED_SHORT = "balloon_stopped_short"
 ASK_AGAIN_S = 30.0
 """A guest that does not take the memory it was given is not asked again before this."""
@@ -117,7 +120,6 @@ def _asked(known: RememberedGuest, action: SetMemory, reached_bytes: int | None,
         calm_since_s=now_s if grown else known.calm_since_s,
         target_bytes=None if arrived else action.to_bytes,
         asked_s=now_s,
-        shrunk_s=now_s if shrunk else known.shrunk_s,
         safe_bytes=None if grown else safe,
         short_intervals=0,
     )
@@ -167,11 +169,14 @@ def _targets(seats: Sequence[_Seat], spendable: int, claimed: int) -> tuple[list
 
 
 def _rounded(size: int, seat: _Seat) -> int:
-    """Down to whole grains, but not below what the VM may not go below."""
+    """Down to what the hypervisor can set, but not below what the VM may not go below.
+
+    Fair parts are not cut to whole grains: on small VMs that would be unfair by more than the shares differ.
+    """
     if size >= seat.need.wanted_bytes:
         return size
     least = min(seat.guest.balloon_bytes, seat.need.minimum_bytes)
-    return max(size - size % GRAIN_BYTES, least)
+    return max(size - size % FINEST_BYTES, least)
 
 
 def _moves(
@@ -194,7 +199,7 @@ def _moves(
 
 def _grows(seat: _Seat, target: int, now_s: float) -> bool:
     held = seat.held_bytes
-    if target <= held:
+    if target - held < GRAIN_BYTES:
         return False
     if _stuck(seat) and seat.known.asked_s is not None and now_s - seat.known.asked_s < ASK_AGAIN_S:
         return False
@@ -202,7 +207,7 @@ def _grows(seat: _Seat, target: int, now_s: float) -> bool:
 
 
 def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
-    """Take `owed` bytes from those with the most above their target, whole grains at a time."""
+    """Take `owed` bytes from those with the most above their target, in steps that the hypervisor can set."""
     above = sorted(
         (
             (seat.held_bytes - target, seat, target)
@@ -214,7 +219,7 @@ def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict
     for spare, seat, target in above:
         if owed <= 0:
             return
-        taken = min(spare, -(-owed // GRAIN_BYTES) * GRAIN_BYTES)
+        taken = min(spare, -(-owed // FINEST_BYTES) * FINEST_BYTES)
         owed -= taken
         numbers = {"spare_bytes": spare, "taken_bytes": taken, "wanted_bytes": seat.need.wanted_bytes}
         moves[seat.guest.uuid] = _Move(seat.held_bytes - taken, Reason(PAYS, numbers))
@@ -236,8 +241,8 @@ def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) ->
     calm_s = now_s - known.calm_since_s
     if calm_s < rules.calm_s:
         return _Move(balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s}))
-    if known.shrunk_s is not None and now_s - known.shrunk_s < rules.interval_s / 2:
-        return _Move(balloon, Reason("shrunk_just_now", numbers))
+    if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
+        return _Move(balloon, Reason("moved_just_now", numbers))
     step = max(seat.band_bytes, int(rules.shrink_step_ratio * seat.guest.nominal_bytes))
     to = max(target, balloon - step)
     if to - target <= seat.band_bytes:

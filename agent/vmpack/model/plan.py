@@ -92,6 +92,8 @@ class RememberedGuest:
     counts_balloon: bool | None = None
     """True when the guest's MemTotal does not shrink with the balloon; None until it can be told."""
     rise_bytes_per_s: float = 0.0
+    hidden_need_bytes: int | None = None
+    """The balloon it should get because its newest report showed no free memory, which hides its true need."""
     swap_in_bytes: int | None = None
     major_faults: int | None = None
     pressed_until_s: float | None = None
@@ -100,7 +102,6 @@ class RememberedGuest:
     """What was last asked for and has not been reached; None when nothing is under way."""
     asked_s: float | None = None
     """When vmpack last moved this balloon, None when it never did."""
-    shrunk_s: float | None = None
     safe_bytes: int | None = None
     """The balloon before the running series of shrinks: given back when the guest falls silent."""
     short_intervals: int = 0

@@ -1,0 +1,46 @@
+"""Reasons in words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import vmpack.decide
+from vmpack.decide import explain
+from vmpack.model.plan import Reason
+
+DECIDE = Path(vmpack.decide.__file__).parent
+
+
+def test_every_rule_that_decisions_give_has_words():
+    """An administrator would read a rule's bare name at the worst moment."""
+    given = set()
+    for source in DECIDE.glob("*.py"):
+        text = source.read_text()
+        given |= set(re.findall(r'Reason\(\s*"(\w+)"', text)) | set(re.findall(r'\brule = "(\w+)"', text))
+        given |= set(re.findall(r'^[A-Z_]+ = "(\w+)"$', text, re.M)) | set(re.findall(r'(?:rule = .* else|never else) "(\w+)"', text))
+
+    assert given - {""} == explain.rules()
+
+
+def test_numbers_are_shown_with_units():
+    """136314880 says nothing to a person."""
+    what, change = explain.words(
+        Reason("within_dead_band", {"balloon_bytes": 130 << 20, "target_bytes": 128 << 20, "band_bytes": 8 << 20})
+    )
+
+    assert "130 MiB" in what
+    assert "128 MiB" in what
+    assert change
+
+
+def test_exclusions_are_explained():
+    """`huge_pages` alone does not say why a VM is left alone."""
+    what, _ = explain.words(Reason("excluded", {}, "huge_pages"))
+
+    assert "huge pages" in what
+
+
+def test_a_rule_of_a_newer_journal_is_shown_by_its_name():
+    """Reading another version's journal would crash."""
+    assert explain.words(Reason("some_new_rule"))[0] == "some new rule"

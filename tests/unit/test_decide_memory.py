@@ -1,0 +1,342 @@
+"""Where memory goes: one behaviour per test, on hand-made hosts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, guest, host, settings
+from vmpack.decide.memory import plan, remember
+from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
+from vmpack.model.guest import GuestPolicy
+from vmpack.model.host import Claim
+from vmpack.model.plan import GuestPlan, Plan, Remembered
+from vmpack.units import MIB
+
+NOTHING = Remembered()
+
+
+def of(decided: Plan, name: str) -> GuestPlan:
+    return next(entry for entry in decided.guests if entry.name == name)
+
+
+def targets(decided: Plan) -> dict[str, int]:
+    """MiB each VM is sent to, for those that move."""
+    return {action.name: action.to_bytes // MIB for action in decided.actions if isinstance(action, SetMemory)}
+
+
+def rules(decided: Plan, name: str) -> list[str]:
+    return [reason.rule for reason in of(decided, name).reasons]
+
+
+def done(decided: Plan) -> tuple[Outcome, ...]:
+    return tuple(
+        Outcome(action, "done", "", action.to_bytes if isinstance(action, SetMemory) else None)
+        for action in decided.actions
+    )
+
+
+def after(snapshot, decided, later_s=5.0):
+    """The next interval's snapshot and memory, the plan having been carried out whole."""
+    return carried_out(snapshot, decided, later_s), remember(decided, done(decided), snapshot.time_s)
+
+
+def test_unused_memory_is_packed_down_to_use_and_headroom():
+    """Without this nothing is ever packed."""
+    decided = plan(host(guest(used=60)), NOTHING, EAGER)
+
+    # 60 used + 38 kernel + 16 fixed + 32 elastic, up to whole 2 MiB
+    assert targets(decided) == {"g1": 146}
+
+
+def test_a_new_vm_is_left_alone_until_it_has_been_calm():
+    """A booting guest would be squeezed before it shows what it needs."""
+    snapshot = host(guest())
+
+    first = plan(snapshot, NOTHING, SETTINGS)
+    later, remembered = after(snapshot, first, later_s=29)
+    second = plan(later, remembered, SETTINGS)
+    latest, remembered = after(later, second, later_s=2)
+
+    assert targets(first) == targets(second) == {}
+    assert rules(second, "g1")[-1] == "not_calm_yet"
+    assert targets(plan(latest, remembered, SETTINGS)) == {"g1": 230}
+
+
+def test_shrinking_goes_in_steps_and_stops_at_the_target():
+    """One large step would hit a guest that is about to need the memory."""
+    snapshot, remembered, seen = host(guest()), NOTHING, []
+    for _ in range(30):
+        decided = plan(snapshot, remembered, settings(calm_s=0.0))
+        seen += targets(decided).values()
+        snapshot, remembered = after(snapshot, decided)
+
+    assert seen == [230, 204, 178, 152, 126, 116]
+
+
+def test_a_guest_below_its_minimum_grows_at_once_to_what_it_wants():
+    """A guest in need would wait while the host has room."""
+    decided = plan(host(guest(balloon=128, used=80)), NOTHING, SETTINGS)
+
+    assert of(decided, "g1").verdict == "grow"
+    assert targets(decided) == {"g1": 166}
+
+
+def test_a_rise_under_way_is_met_before_it_arrives():
+    """A ramp would outrun the interval and the guest would kill a process."""
+    snapshot = host(guest(balloon=160, used=40))
+    first = plan(snapshot, NOTHING, SETTINGS)
+    later, remembered = after(snapshot, first)
+    later = dataclasses.replace(later, guests=(guest(balloon=160, used=65, now_s=NOW_S + 5),))
+
+    numbers = of(plan(later, remembered, SETTINGS), "g1").reasons[0].numbers
+
+    # 25 MiB in 5 s, for an interval of 5 s, a report every second and one of slack
+    assert numbers["rise_bytes"] == 5 * 7 * MIB
+
+
+def test_neighbours_pay_at_once_for_a_guest_in_need_on_a_full_host():
+    """The needy guest would starve while others sit on unused memory."""
+    snapshot = host(guest("needy", balloon=128, used=85), guest("idle", balloon=256, used=20), budget=384)
+
+    decided = plan(snapshot, NOTHING, SETTINGS)
+
+    assert targets(decided) == {"needy": 172, "idle": 212}
+    assert [action.to_bytes > action.from_bytes for action in decided.actions] == [False, True]
+    assert rules(decided, "idle") == ["use_plus_headroom", "pays_for_others"]
+
+
+def test_elastic_headroom_gives_way_before_anyone_lacks_its_minimum():
+    """Comfort of one guest would cost another its need."""
+    guests = (guest("a", balloon=200, used=110), guest("b", balloon=160, used=110))
+    decided = plan(host(*guests, budget=340), NOTHING, SETTINGS)
+
+    assert targets(decided) == {"a": 170, "b": 170}
+    assert decided.migration is None
+
+
+def test_equal_guests_get_equal_parts_when_even_minimums_do_not_fit():
+    """One starving guest would be fed and its twin forgotten."""
+    guests = [guest(name, balloon=100, used=100) for name in ("a", "b", "c")]
+
+    decided = plan(host(*guests, budget=360), NOTHING, SETTINGS)
+
+    assert targets(decided) == {"a": 120, "b": 120, "c": 120}
+
+
+def test_twice_the_shares_is_half_the_unmet_need():
+    """Shares that an administrator sold would mean nothing."""
+    guests = [
+        guest("one", balloon=100, nominal=512, used=260, policy=GuestPolicy(shares=1000)),
+        guest("two", balloon=100, nominal=512, used=260, policy=GuestPolicy(shares=2000)),
+    ]
+    decided = plan(host(*guests, budget=400), NOTHING, SETTINGS)
+    unmet = {name: of(decided, name).minimum_bytes - to * MIB for name, to in targets(decided).items()}
+
+    assert unmet["one"] / unmet["two"] == pytest.approx(2, rel=0.05)
+
+
+def test_over_budget_everyone_with_spare_shrinks_and_nobody_grows():
+    """The host itself would run out of memory: the worst outcome of all."""
+    guests = (guest("full", balloon=128, used=90), guest("spare", balloon=256, used=20))
+
+    decided = plan(host(*guests, budget=200), NOTHING, SETTINGS)
+
+    assert targets(decided) == {"spare": 80}
+    assert {reason.rule for reason in decided.reasons} == {"host_over_budget", "host_is_scarce"}
+
+
+def test_migration_is_asked_for_only_when_scarcity_lasts():
+    """A short peak would move VMs around; a lasting shortage would never be cured."""
+    snapshot, remembered, asked = host(guest(balloon=136, used=90), budget=100), NOTHING, []
+    for _ in range(4):
+        decided = plan(snapshot, remembered, SETTINGS)
+        asked.append(decided.migration)
+        snapshot, remembered = after(snapshot, decided)
+
+    assert asked[:2] == [None, None]
+    assert asked[3] is not None
+    assert asked[3].starving == ("g1",)
+    assert asked[3].deficit_bytes == (144 - 100) * MIB
+
+
+def test_a_running_job_an_exclusion_a_hold_and_a_pause_leave_the_vm_alone():
+    """A migration would hang for its whole length, or a promise to the owner be broken."""
+    held = GuestPolicy(hold_until_s=NOW_S + 1_700_000_000.0 + 60)
+    snapshot = host(
+        guest("job", job="migration out"),
+        guest("huge", exclusions=("huge_pages",)),
+        guest("held", policy=held),
+        guest("paused", state="paused"),
+        guest("out", policy=GuestPolicy(opt_out=True)),
+    )
+    decided = plan(snapshot, NOTHING, EAGER)
+
+    assert decided.actions == ()
+    assert [rules(decided, name) for name in ("job", "huge", "held", "paused", "out")] == [
+        ["job_running"],
+        ["excluded"],
+        ["on_hold"],
+        ["not_running"],
+        ["opt_out"],
+    ]
+
+
+def test_opting_out_gives_back_what_was_taken():
+    """An owner who opts out would stay shrunk for ever."""
+    snapshot = host(guest(used=30))
+    later, remembered = after(snapshot, plan(snapshot, NOTHING, EAGER))
+    out = dataclasses.replace(later.guests[0], policy=GuestPolicy(opt_out=True))
+
+    assert targets(plan(dataclasses.replace(later, guests=(out,)), remembered, EAGER)) == {"g1": 256}
+
+
+def silent_after(seconds, rules_=EAGER):
+    snapshot = host(guest(used=30))
+    decided = plan(snapshot, NOTHING, rules_)
+    later, remembered = after(snapshot, decided)
+    heard = later.guests[0]
+    for late in range(5, int(seconds) + 5, 5):
+        later = dataclasses.replace(later, time_s=NOW_S + late, wall_s=later.wall_s + 5, guests=(heard,))
+        decided = plan(later, remembered, rules_)
+        remembered = remember(decided, (), later.time_s)
+    return decided
+
+
+def test_a_guest_that_falls_silent_while_shrunk_gets_its_last_safe_size():
+    """The guest that is squeezed hardest is the one that cannot report."""
+    decided = silent_after(15)
+
+    assert rules(decided, "g1") == ["silent_gets_safe_size"]
+    assert targets(decided) == {"g1": 256}
+
+
+def test_a_guest_that_stays_silent_gets_its_nominal():
+    """A hung guest would be kept small for ever."""
+    assert rules(silent_after(60), "g1") == ["silent_gets_nominal"]
+
+
+def test_a_guest_that_never_reported_keeps_what_it_has():
+    """A guest without a balloon driver would be asked again and again."""
+    decided = plan(host(guest(stats=None)), NOTHING, EAGER)
+
+    assert targets(decided) == {}
+    assert rules(decided, "g1")[0] == "no_statistics"
+
+
+def test_a_guest_with_nothing_free_gets_a_large_step():
+    """Its visible need is only what it has; small steps would let it kill processes."""
+    decided = plan(host(guest(balloon=120, used=200, nominal=512)), NOTHING, SETTINGS)
+
+    assert rules(decided, "g1") == ["guest_has_no_free_memory"]
+    assert targets(decided)["g1"] >= 120 + 128
+
+
+def test_swap_in_counts_as_need():
+    """A guest that swaps shows free memory and is still short."""
+    snapshot = host(guest(balloon=140, used=40))
+    later, remembered = after(snapshot, plan(snapshot, NOTHING, SETTINGS))
+    entry = later.guests[0]
+    swapping = dataclasses.replace(
+        entry, stats=dataclasses.replace(entry.stats, swap_in_bytes=64 * MIB, sampled_s=NOW_S + 4)
+    )
+    decided = plan(dataclasses.replace(later, guests=(swapping,)), remembered, SETTINGS)
+
+    assert rules(decided, "g1") == ["guest_is_pressed"]
+    assert targets(decided) == {"g1": 158}
+
+
+def test_a_balloon_that_stops_short_is_not_squeezed_for_ever():
+    """The guest's own services would be killed by the squeeze."""
+    snapshot = host(guest(used=30))
+    decided = plan(snapshot, NOTHING, EAGER)
+    short = tuple(Outcome(action, "partial", "", 180 * MIB) for action in decided.actions)
+    remembered, stuck = remember(decided, short, NOW_S), guest(balloon=180, used=30)
+    moves = []
+    for late in (5, 10, 15, 20):
+        entry = dataclasses.replace(stuck, stats=dataclasses.replace(stuck.stats, sampled_s=NOW_S + late - 1))
+        decided = plan(host(entry, now_s=NOW_S + late), remembered, EAGER)
+        moves.append(targets(decided))
+        remembered = remember(decided, done(decided), NOW_S + late)
+
+    # Stopped where it is, once; then nothing more while the learned floor holds.
+    assert moves == [{}, {"g1": 180}, {}, {}]
+    assert of(decided, "g1").floor_bytes == 180 * MIB
+
+
+def test_memory_promised_but_not_yet_taken_counts_as_held():
+    """The same room would be given away twice while a slow guest takes its time."""
+    snapshot = host(guest("slow", balloon=100, used=100), budget=300)
+    decided = plan(snapshot, NOTHING, SETTINGS)
+    remembered = remember(decided, (Outcome(decided.actions[0], "partial", "", 100 * MIB),), NOW_S)
+    newcomer = guest("new", balloon=128, used=100, now_s=NOW_S + 5)
+    later = host(guest("slow", balloon=100, used=100, now_s=NOW_S + 5), newcomer, budget=300, now_s=NOW_S + 5)
+
+    assert targets(decided) == {"slow": 196}
+    assert plan(later, remembered, SETTINGS).room_bytes == (300 - 196 - 128) * MIB
+
+
+def test_an_unreadable_vm_still_holds_its_memory():
+    """A hung QEMU's memory would be given to others and the host run over."""
+    snapshot = host(guest("a", used=30), guest("hung", used=30), budget=600)
+    later, remembered = after(snapshot, plan(snapshot, NOTHING, SETTINGS))
+    without = dataclasses.replace(later, guests=later.guests[:1], unreadable=("hung",))
+    decided = plan(without, remembered, SETTINGS)
+
+    assert decided.room_bytes == decided.budget.budget_bytes - 512 * MIB
+    assert "uuid-hung" in decided.remembered.guests
+
+
+def test_missing_statistics_periods_are_set_and_nothing_else_is_guessed():
+    """Guests that never report could never be packed."""
+    decided = plan(host(guest(stats=None, stats_period_s=0)), NOTHING, SETTINGS)
+
+    assert decided.actions == (SetStatsPeriod("uuid-g1", "g1", 2),)
+
+
+def test_without_outcomes_nothing_is_remembered_as_asked():
+    """Observe mode would believe its own plans, and a failed call count as a stuck balloon."""
+    decided = plan(host(guest(used=30)), NOTHING, EAGER)
+
+    assert targets(decided)
+    for outcomes in ((), tuple(Outcome(action, "failed") for action in decided.actions)):
+        known = remember(decided, outcomes, NOW_S).guests["uuid-g1"]
+        assert (known.target_bytes, known.asked_s, known.safe_bytes) == (None, None, None)
+
+
+def test_claims_take_comfort_but_never_need():
+    """A migration on its way in would starve a guest, or find no room at all."""
+    claim = Claim("migration", 30 * MIB, "VM on its way in")
+    guests = (guest("a", balloon=200, used=110), guest("b", balloon=200, used=110))
+    free = plan(host(*guests, budget=400), NOTHING, EAGER)
+    claimed = plan(host(*guests, budget=400, claims=(claim,)), NOTHING, EAGER)
+    huge = dataclasses.replace(claim, amount_bytes=4096 * MIB)
+
+    assert of(free, "a").target_bytes == 196 * MIB
+    assert of(claimed, "a").target_bytes == 185 * MIB
+    assert of(plan(host(*guests, budget=400, claims=(huge,)), NOTHING, EAGER), "a").target_bytes == 164 * MIB
+
+
+def test_the_offer_is_what_is_left_after_want_growth_and_claims():
+    """The cloud would be promised memory that guests are about to need."""
+    claim = Claim("bid 7", 50 * MIB, "bid")
+    decided = plan(host(guest(used=60), budget=1000, claims=(claim,)), NOTHING, SETTINGS)
+
+    assert decided.offer.growth_reserve_bytes == int(0.1 * 146 * MIB)
+    assert decided.offer.memory_bytes == (1000 - 146 - 50) * MIB - int(0.1 * 146 * MIB)
+
+
+def test_expired_claims_hold_nothing():
+    """A crashed client's claim would block the host for ever."""
+    claim = Claim("bid 7", 50 * MIB, "bid", expires_s=NOW_S)
+    with_it = plan(host(guest(), budget=1000, claims=(claim,)), NOTHING, SETTINGS)
+
+    assert with_it.offer == plan(host(guest(), budget=1000), NOTHING, SETTINGS).offer
+
+
+def test_a_pretended_host_never_outgrows_the_real_one():
+    """A configuration mistake would drive the real machine out of memory."""
+    snapshot = host(guest(), pretended_bytes=10**13)
+
+    assert plan(snapshot, NOTHING, SETTINGS).budget.capacity_bytes == snapshot.memory_total_bytes

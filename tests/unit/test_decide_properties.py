@@ -1,0 +1,155 @@
+"""What every memory plan must keep, whatever the host looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tests.builders import EAGER, SETTINGS, carried_out
+from tests.strategies import hosts
+from vmpack.decide.memory import plan, remember
+from vmpack.decide.release import plan_release
+from vmpack.decide.share import fill
+from vmpack.model import codec
+from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.host import HostSnapshot
+from vmpack.model.plan import Plan, Remembered
+
+thorough = hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+rules = st.sampled_from([SETTINGS, EAGER])
+NOTHING = Remembered()
+
+
+def sizes_after(snapshot: HostSnapshot, decided: Plan) -> dict[str, int]:
+    sizes = {entry.uuid: entry.balloon_bytes for entry in snapshot.guests}
+    return sizes | {a.uuid: a.to_bytes for a in decided.actions if isinstance(a, SetMemory)}
+
+
+def done(decided: Plan) -> tuple[Outcome, ...]:
+    return tuple(
+        Outcome(a, "done", "", a.to_bytes if isinstance(a, SetMemory) else None) for a in decided.actions
+    )
+
+
+@thorough
+@given(hosts(), rules)
+def test_the_budget_is_kept(snapshot, settings):
+    """The host itself would run out of memory, and every VM on it with it."""
+    decided = plan(snapshot, NOTHING, settings)
+    by_uuid = {entry.uuid: entry for entry in decided.guests}
+    least = sum(
+        entry.balloon_bytes
+        if by_uuid[entry.uuid].verdict == "excluded"
+        else min(entry.balloon_bytes, by_uuid[entry.uuid].minimum_bytes)
+        for entry in snapshot.guests
+    )
+    assert sum(sizes_after(snapshot, decided).values()) <= max(decided.budget.budget_bytes, least)
+
+
+@thorough
+@given(hosts(), rules)
+def test_no_vm_goes_below_its_floor_or_its_minimum(snapshot, settings):
+    """A guest would be squeezed until it kills its own processes."""
+    decided = plan(snapshot, NOTHING, settings)
+    after = sizes_after(snapshot, decided)
+    for before, entry in zip(sorted(snapshot.guests, key=lambda g: g.uuid), decided.guests, strict=True):
+        assert after[entry.uuid] >= min(before.balloon_bytes, max(entry.floor_bytes, entry.minimum_bytes))
+        assert after[entry.uuid] <= before.nominal_bytes
+
+
+@thorough
+@given(hosts(), rules)
+def test_planning_on_the_planned_state_does_nothing(snapshot, settings):
+    """Balloons would move to and fro for ever."""
+    first = plan(snapshot, NOTHING, settings)
+    second = plan(carried_out(snapshot, first), remember(first, done(first), snapshot.time_s), settings)
+
+    assert [a for a in second.actions if isinstance(a, SetMemory)] == []
+
+
+@thorough
+@given(hosts())
+def test_a_steady_host_falls_quiet(snapshot):
+    """Balloon operations cost the guests something, every time."""
+    remembered, moves = NOTHING, []
+    for _ in range(40):
+        decided = plan(snapshot, remembered, EAGER)
+        moves = [a for a in decided.actions if isinstance(a, SetMemory)]
+        remembered = remember(decided, done(decided), snapshot.time_s)
+        snapshot = carried_out(snapshot, decided, later_s=5.0)
+
+    assert moves == []
+
+
+@thorough
+@given(hosts(), rules, st.randoms(use_true_random=False))
+def test_the_order_of_vms_does_not_matter(snapshot, settings, dice: random.Random):
+    """Whoever libvirt happens to list first would be served first."""
+    shuffled = list(snapshot.guests)
+    dice.shuffle(shuffled)
+    other = dataclasses.replace(snapshot, guests=tuple(shuffled))
+
+    assert plan(other, NOTHING, settings) == plan(snapshot, NOTHING, settings)
+
+
+@thorough
+@given(hosts(), rules)
+def test_no_vm_in_need_shrinks_while_another_keeps_spare(snapshot, settings):
+    """The poor would pay for the rich."""
+    decided = plan(snapshot, NOTHING, settings)
+    after = sizes_after(snapshot, decided)
+    before = {entry.uuid: entry for entry in snapshot.guests}
+    movable = [entry for entry in decided.guests if entry.verdict != "excluded"]
+    for entry in movable:
+        if after[entry.uuid] < before[entry.uuid].balloon_bytes:
+            assert after[entry.uuid] >= entry.minimum_bytes
+    starving = [entry for entry in movable if after[entry.uuid] < entry.minimum_bytes]
+    if any(entry.minimum_bytes - after[entry.uuid] > (4 << 20) for entry in starving):
+        spare = sum(max(0, after[entry.uuid] - entry.minimum_bytes) for entry in movable)
+        unspent = decided.budget.budget_bytes - sum(after.values())
+        # What is left is less than the finest useful step for each VM.
+        assert spare <= len(movable) << 21
+        assert unspent <= len(movable) << 21
+
+
+@thorough
+@given(hosts(), rules)
+def test_plans_survive_the_journal(snapshot, settings):
+    """A journal that cannot be read back proves nothing."""
+    decided = plan(snapshot, NOTHING, settings)
+
+    assert codec.loads(HostSnapshot, codec.dumps(snapshot)) == snapshot
+    assert codec.loads(Plan, codec.dumps(decided)) == decided
+
+
+@thorough
+@given(hosts())
+def test_release_gives_only_what_the_host_can_hold_and_takes_nothing(snapshot):
+    """Stopping the agent on a full host would drive that host into its OOM killer."""
+    decided = plan_release(snapshot, NOTHING, SETTINGS, None)
+    after = sizes_after(snapshot, decided)
+    held = sum(entry.balloon_bytes for entry in snapshot.guests)
+
+    assert sum(after.values()) <= max(decided.budget.budget_bytes, held)
+    for entry in snapshot.guests:
+        assert entry.balloon_bytes <= after[entry.uuid] <= entry.nominal_bytes
+
+
+@thorough
+@given(
+    st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(1, 10**5)), max_size=8),
+    st.integers(0, 10**10),
+)
+def test_filling_keeps_its_bounds_and_spends_what_it_may(rows, total):
+    """Shares would lose memory or invent it."""
+    least = [min(a, b) for a, b, _ in rows]
+    most = [max(a, b) for a, b, _ in rows]
+    given_ = fill(total, least, most, [weight for _, _, weight in rows])
+
+    assert all(low <= got <= high for low, got, high in zip(least, given_, most, strict=True))
+    assert sum(given_) <= max(total, sum(least))
+    assert sum(given_) >= min(total, sum(most)) - 2 * len(rows)
