@@ -1,0 +1,24 @@
+"""A directory that is ours: for the lock and the socket, which nobody else may replace."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from vmpack.errors import AccessError
+from vmpack.publish.atomic import disk_error, make_directory
+
+
+def own_directory(path: Path) -> None:
+    """Create the directory where it is missing. Raises VmpackError when somebody else could write in it."""
+    make_directory(path, 0o755)
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise disk_error("look at", path, error) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise AccessError(
+            f"{path} is not a directory that only its owner, this user, can write in",
+            "remove it, or name another one with --run-dir",
+        )

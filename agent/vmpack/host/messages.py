@@ -1,0 +1,75 @@
+"""The answers of the host's service that are not in the model, as frozen records.
+
+Made by vmpack.host.service and vmpack.host.release, read by vmpack.host.client and the command line;
+they cross the socket with the model's codec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmpack.model.action import Outcome
+from vmpack.model.guest import GuestPolicy, GuestSnapshot
+from vmpack.model.plan import GuestPlan, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that the newest interval knows of one VM."""
+
+    number: int
+    """Of the interval."""
+    wall_s: float
+    """When it was, as Unix time."""
+    observe_only: bool
+    frozen: bool
+    guest: GuestSnapshot
+    plan: GuestPlan
+    outcomes: tuple[Outcome, ...]
+    """What was done to this VM in that interval."""
+    host_reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """A VM's own policy as it now stands."""
+
+    uuid: str
+    name: str
+    policy: GuestPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class StillPacked:
+    """A VM that did not get everything back, and why."""
+
+    uuid: str
+    name: str
+    packed_bytes: int
+    why: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """What a release did."""
+
+    given_bytes: int
+    outcomes: tuple[Outcome, ...]
+    still_packed: tuple[StillPacked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeState:
+    """Are all changes on this host stopped?"""
+
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error as it crosses the socket."""
+
+    message: str
+    hint: str
+    exit_code: int

@@ -1,0 +1,245 @@
+"""The one class behind every way to ask or tell the agent something: socket, command line, later the manager.
+
+Reads answer from the newest interval without waiting. Changes take the loop's lock, look at the host afresh,
+and are done before they answer; each says in numbers why it refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from vmpack.clock import Clock
+from vmpack.decide.explain import words
+from vmpack.errors import BadDataError, UnavailableError, UsageError
+from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
+from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
+from vmpack.host.release import Release
+from vmpack.host.state import State
+from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.guest import GuestPolicy, GuestSnapshot
+from vmpack.model.host import HostSnapshot
+from vmpack.model.interval import AgentStatus, Interval
+from vmpack.units import format_bytes
+
+log = logging.getLogger(__name__)
+
+FOR_EVER_S = 1e18
+"""`hold_until_s` of a hold that only `vmpack hold VM --off` ends."""
+
+
+class PolicyWriter(Protocol):
+    """What writes a VM's own policy to where its definition is kept."""
+
+    def write_policy(self, uuid: str, policy: GuestPolicy) -> None:
+        """Replace the VM's policy. Raises VmpackError."""
+        ...
+
+
+class HostService:
+    """What one host's agent can be asked and told."""
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        clock: Clock,
+        source: Source,
+        actuator: Actuator,
+        policies: PolicyWriter,
+        decision: Decision,
+        release: Release,
+        state: State,
+        metrics: Callable[[], bytes],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._source = source
+        self._actuator = actuator
+        self._policies = policies
+        self._decision = decision
+        self._release = release
+        self._state = state
+        self._metrics = metrics
+
+    def status(self) -> AgentStatus:
+        """The newest interval and how the agent is."""
+        return self._loop.status
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        return self._metrics()
+
+    def explain(self, vm: str) -> Explanation:
+        """All that the newest interval knows of one VM, by name or uuid. Raises VmpackError."""
+        status = self._loop.status
+        interval = _newest(status)
+        guest = find_vm(interval.snapshot, vm)
+        plan = next(plan for plan in interval.plan.guests if plan.uuid == guest.uuid)
+        mine = tuple(outcome for outcome in interval.outcomes if outcome.action.uuid == guest.uuid)
+        snapshot = interval.snapshot
+        return Explanation(
+            number=interval.number,
+            wall_s=snapshot.wall_s,
+            observe_only=status.observe_only,
+            frozen=snapshot.frozen,
+            guest=guest,
+            plan=plan,
+            outcomes=mine,
+            host_reasons=interval.plan.reasons,
+        )
+
+    def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
+        """Change fields of a VM's own policy; None puts one back to the host's default.
+
+        Fields: floor_bytes, shares, headroom_ratio, opt_out. Raises UsageError for values out of range.
+        """
+        with self._loop.lock:
+            guest = find_vm(self._source.observe(), vm)
+            checked = {name: _policy_value(guest, name, value) for name, value in changes.items()}
+            return self._write(guest, dataclasses.replace(guest.policy, **checked))
+
+    def hold(self, vm: str, seconds: float | None) -> PolicySet:
+        """Leave a VM alone for so long; None is until told otherwise, 0 ends the hold."""
+        if seconds is not None and not 0 <= seconds < FOR_EVER_S:
+            raise UsageError(f"cannot hold a VM for {seconds} s", "name a time such as 10min")
+        with self._loop.lock:
+            return self._hold(find_vm(self._source.observe(), vm), seconds)
+
+    def balloon(self, vm: str, size_bytes: int) -> Outcome:
+        """Set one VM's balloon by hand, and hold the VM so that it stays there (`hold VM 0` ends that).
+
+        Raises UsageError with the numbers when the size is below what the VM needs, above its nominal memory
+        or beyond the host's budget; UnavailableError while observing or frozen.
+        """
+        with self._loop.lock:
+            snapshot = self._changeable_snapshot()
+            guest = find_vm(snapshot, vm)
+            plan = self._decision.plan(snapshot, self._loop.remembered, self._loop.settings)
+            mine = next(entry for entry in plan.guests if entry.uuid == guest.uuid)
+            if mine.verdict == "excluded" and (guest.exclusions or guest.job or guest.state != "running"):
+                raise UsageError(f"{printable(guest.name)} is left alone: {words(mine.reasons[0])[0]}")
+            _check_size(guest, max(mine.floor_bytes, mine.minimum_bytes), plan.room_bytes, size_bytes)
+            self._hold(guest, None)
+            action = SetMemory(guest.uuid, guest.name, guest.balloon_bytes, size_bytes, guest.nominal_bytes)
+            by_hand = dataclasses.replace(plan, actions=(action,))
+            outcomes = self._actuator.carry_out(by_hand)
+            self._loop.keep(self._decision.remember(by_hand, outcomes, snapshot.time_s))
+            log.info("by hand: %s", outcome_line(outcomes[0]))
+            return outcomes[0]
+
+    def release(self, vm: str | None) -> GivenBack:
+        """Give one VM all its memory back and hold it; with None give all VMs theirs and freeze the host.
+
+        Works in observe mode and while frozen too. Raises UsageError for an unknown VM.
+        """
+        with self._loop.lock:
+            uuids = None
+            if vm is None:
+                self.freeze(True)
+            else:
+                guest = find_vm(self._source.observe(), vm)
+                uuids = frozenset({guest.uuid})
+                self._hold(guest, None)
+            loop = self._loop
+            given, remembered = self._release.carry_out(loop.remembered, loop.settings, uuids)
+            loop.keep(remembered)
+            log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
+            return given
+
+    def freeze(self, on: bool) -> FreezeState:
+        """Stop all changes on this host, or allow them again. Takes effect before it answers."""
+        self._state.freeze(on)
+        log.info("changes on this host are %s", "frozen" if on else "allowed again")
+        with self._loop.lock:
+            return FreezeState(on)
+
+    def _changeable_snapshot(self) -> HostSnapshot:
+        if self._loop.status.observe_only:
+            raise UnavailableError("the agent only observes: it changes nothing", "start it without --observe")
+        snapshot = self._source.observe()
+        if snapshot.frozen:
+            raise UnavailableError("this host is frozen, so nothing is changed", "vmpack freeze --off")
+        return snapshot
+
+    def _hold(self, guest: GuestSnapshot, seconds: float | None) -> PolicySet:
+        until_s: float | None = FOR_EVER_S if seconds is None else self._clock.wall_s() + seconds
+        return self._write(
+            guest, dataclasses.replace(guest.policy, hold_until_s=None if seconds == 0 else until_s)
+        )
+
+    def _write(self, guest: GuestSnapshot, policy: GuestPolicy) -> PolicySet:
+        if policy != guest.policy:
+            self._policies.write_policy(guest.uuid, policy)
+        return PolicySet(guest.uuid, guest.name, policy)
+
+
+def find_vm(snapshot: HostSnapshot, wanted: str) -> GuestSnapshot:
+    """The VM with this name or uuid. Raises UsageError with near names, UnavailableError."""
+    found = [guest for guest in snapshot.guests if wanted in (guest.uuid, guest.name)]
+    if len(found) == 1:
+        return found[0]
+    shown = printable(wanted)
+    if len(found) > 1:
+        raise UsageError(f"{shown} names {len(found)} VMs", f"use a uuid: {', '.join(g.uuid for g in found)}")
+    if wanted in snapshot.unreadable:
+        raise UnavailableError(f"{shown} exists but its QEMU gives no answer", "vmpack doctor says more")
+    names = [guest.name for guest in snapshot.guests]
+    near = difflib.get_close_matches(wanted, names, 3, 0.5) or sorted(names)[:5]
+    hint = f"there is {', '.join(printable(name) for name in near)}" if near else "no VM runs on this host"
+    raise UsageError(f"no VM is named {shown}", hint)
+
+
+def _newest(status: AgentStatus) -> Interval:
+    if status.interval is None:
+        raise UnavailableError(
+            f"no interval went through yet{f': {status.last_error}' if status.last_error else ''}",
+            "try again in a moment",
+        )
+    return status.interval
+
+
+def _check_size(guest: GuestSnapshot, least_bytes: int, room_bytes: int, size_bytes: int) -> None:
+    name, shown = printable(guest.name), format_bytes(size_bytes)
+    if size_bytes > guest.nominal_bytes:
+        raise UsageError(
+            f"{name} was promised {format_bytes(guest.nominal_bytes)}, so it cannot get {shown}",
+            "name a smaller size",
+        )
+    if size_bytes < least_bytes:
+        raise UsageError(
+            f"{name} needs {format_bytes(least_bytes)}, so it is not taken down to {shown}",
+            f"vmpack explain {name} shows where that comes from",
+        )
+    growth_bytes = size_bytes - guest.balloon_bytes
+    if growth_bytes > max(0, room_bytes):
+        left = format_bytes(max(0, room_bytes))
+        raise UsageError(
+            f"{name} would grow by {format_bytes(growth_bytes)}, but the host has {left} left",
+            "free memory on the host first",
+        )
+
+
+def _policy_value(guest: GuestSnapshot, name: str, value: Any) -> Any:
+    if name == "opt_out":
+        if value is None or type(value) is bool:
+            return bool(value)
+        raise UsageError(f"opt_out: found {value!r}, expected true or false")
+    nominal = format_bytes(guest.nominal_bytes)
+    limits: dict[str, tuple[type, float, float, str]] = {
+        "floor_bytes": (int, 0, guest.nominal_bytes, f"bytes, up to its nominal {nominal}"),
+        "shares": (int, 1, 100000, "a whole number from 1 to 100000"),
+        "headroom_ratio": (float, 0, 5, "a ratio from 0 to 5"),
+    }
+    if name not in limits:
+        raise BadDataError(f"a policy has no {name!r}", f"it has {', '.join(limits)} and opt_out")
+    if value is None:
+        return None
+    kind, low, high, expected = limits[name]
+    numeric = type(value) in ((int, float) if kind is float else (int,))
+    if not numeric or not low <= value <= high:
+        raise UsageError(f"{name}: found {value!r}, expected {expected}")
+    return kind(value)
