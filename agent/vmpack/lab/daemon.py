@@ -1,0 +1,240 @@
+"""A private libvirtd that several programs can use, far from the system's own.
+
+Called by `Lab`. As root it runs in its own mount, network and host name space, where libvirt's system folders are
+the lab's; as an ordinary user it runs in session mode with its own folders. It runs below the reaper, so that no
+guest outlives it, and holds the lab's lock while it runs. The system's libvirt is never touched.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+import uuid
+from pathlib import Path
+from urllib.parse import quote
+
+from vmpack.errors import AlreadyRunningError, HypervisorError, UnavailableError
+from vmpack.lab import namespace
+from vmpack.lab.embed import QEMU_CONF, QEMU_CONF_AS_ROOT
+from vmpack.lab.reaper import Reaper
+from vmpack.lab.state import StateFolder
+
+START_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 60.0
+
+_DAEMONS = ("libvirtd", "virtqemud")
+
+
+class PrivateDaemon:
+    """A running private daemon: made by `start_daemon` or found by `find_daemon`."""
+
+    def __init__(self, state: StateFolder, daemon: str, reaper: Reaper | None) -> None:
+        session = os.geteuid() != 0
+        run = state.root / "run/libvirt" if session else state.root / "run"
+        self.socket = run / f"{daemon}-sock".replace("libvirtd", "libvirt")
+        self.uri = f"qemu+unix:///{'session' if session else 'system'}?socket={quote(str(self.socket))}"
+        self.pid_folder = run / "qemu/run" if session else run / "qemu"
+        self._state = state
+        self._reaper = reaper
+
+    def stop(self) -> None:
+        """End the daemon and its guests; returns when none is left. Raises HypervisorError when that fails."""
+        if self._reaper is not None:
+            self._reaper.end()
+        stop_daemon(self._state)
+
+
+def start_daemon(state: StateFolder, detached: bool) -> PrivateDaemon:
+    """Start a private daemon and wait until it answers.
+
+    `detached` lets it live on after this process; otherwise it ends with it. Raises AlreadyRunningError,
+    UnavailableError where libvirt is not installed, HypervisorError with the daemon's last words.
+    """
+    daemon = _installed_daemon()
+    lock = _take_lock(state)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, lock)
+        output = os.open(
+            state.root / "daemon.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+        )
+        stack.callback(os.close, output)
+        environment = _configure(state, daemon)
+        (state.root / "daemon").write_text(Path(daemon).name)
+        reaper = Reaper(
+            _command(state, daemon),
+            environment=environment,
+            lock_fd=lock,
+            output=output,
+            detached=detached,
+            new_session=True,
+        )
+        os.truncate(lock, 0)
+        os.write(lock, str(reaper.pid).encode())
+        private = PrivateDaemon(state, Path(daemon).name, reaper)
+        _wait_until_it_answers(private, reaper, state)
+    return private
+
+
+def find_daemon(state: StateFolder) -> PrivateDaemon | None:
+    """The daemon that another process started for this lab, if it runs."""
+    if running_reaper(state) is None:
+        return None
+    return PrivateDaemon(state, (state.root / "daemon").read_text(), None)
+
+
+def running_reaper(state: StateFolder) -> int | None:
+    """Process id of the reaper that holds this lab's lock; None when nobody holds it."""
+    try:
+        with state.lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = file.read()
+                return int(text) if text.isdigit() else None
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def stop_daemon(state: StateFolder) -> None:
+    """End the daemon of a lab and all its guests, also what a crash left over.
+
+    Raises HypervisorError when something still runs after a minute.
+    """
+    deadline_s = time.monotonic() + STOP_DEADLINE_S
+    pid = running_reaper(state)
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+    while running_reaper(state) is not None:
+        if time.monotonic() > deadline_s:
+            raise HypervisorError(
+                f"process {pid} of the lab does not end", f"look at {state.root}/daemon.out"
+            )
+        time.sleep(0.02)
+    kill_leftovers(state)
+
+
+def kill_leftovers(state: StateFolder) -> list[int]:
+    """Kill the QEMUs of this lab that lost their parents, and return their process ids once they are gone."""
+    killed = leftovers(state)
+    deadline_s = time.monotonic() + STOP_DEADLINE_S
+    for pid in killed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while leftovers(state):
+        if time.monotonic() > deadline_s:
+            raise HypervisorError(
+                f"QEMUs of {state.root} do not end: {leftovers(state)}", "kill them by hand"
+            )
+        time.sleep(0.02)
+    return killed
+
+
+def leftovers(state: StateFolder) -> list[int]:
+    """Process ids of QEMUs whose command line carries this lab's mark; the dead that wait for burial do not count."""
+    mark = re.compile(rb"(?:^|[ \0])vmpack\.lab=" + re.escape(os.fsencode(state.root)) + rb"(?:[ \0]|$)")
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+        if mark.search(command) and b"qemu" in command.partition(b"\0")[0]:
+            found.append(int(process.name))
+    return found
+
+
+def _installed_daemon() -> str:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    for name in _DAEMONS:
+        found = shutil.which(name, path=path)
+        if found:
+            return found
+    raise UnavailableError(
+        "libvirt's daemon is not installed",
+        "install libvirt-daemon and libvirt-daemon-driver-qemu (Debian, Ubuntu) or libvirt-daemon-kvm (EL)",
+    )
+
+
+def _take_lock(state: StateFolder) -> int:
+    lock = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise AlreadyRunningError(
+            f"a lab already runs in {state.root}", "end it with `vmpack lab down`"
+        ) from None
+    return lock
+
+
+def _configure(state: StateFolder, daemon: str) -> dict[str, str]:
+    """Write the daemon's configuration and return its environment."""
+    as_root = os.geteuid() == 0
+    qemu_conf = state.etc / "qemu.conf" if as_root else state.etc / "libvirt/qemu.conf"
+    qemu_conf.parent.mkdir(exist_ok=True)
+    qemu_conf.write_text(QEMU_CONF_AS_ROOT if as_root else QEMU_CONF)
+    log = state.root / "log"
+    log.mkdir(exist_ok=True)
+    daemon_conf = {
+        "host_uuid": f'"{uuid.uuid5(uuid.NAMESPACE_OID, str(state.root))}"',
+        "auth_unix_ro": '"none"',
+        "auth_unix_rw": '"none"',
+        "unix_sock_rw_perms": '"0700"',
+        "unix_sock_ro_perms": '"0700"',
+        "log_outputs": f'"3:file:{log}/{Path(daemon).name}.log"',
+    }
+    _daemon_conf(state, daemon).write_text(
+        "".join(f"{key} = {value}\n" for key, value in daemon_conf.items())
+    )
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "LIBVIRT_", "DBUS_"))
+    }
+    if not as_root:
+        (state.root / "run").mkdir(mode=0o700, exist_ok=True)
+        environment |= {
+            "HOME": str(state.root),
+            "XDG_CONFIG_HOME": str(state.etc),
+            "XDG_CACHE_HOME": str(state.root / "cache"),
+            "XDG_DATA_HOME": str(state.root / "lib"),
+            "XDG_RUNTIME_DIR": str(state.root / "run"),
+        }
+    return environment
+
+
+def _daemon_conf(state: StateFolder, daemon: str) -> Path:
+    return state.etc / f"{Path(daemon).name}.conf"
+
+
+def _command(state: StateFolder, daemon: str) -> list[str]:
+    command = [daemon, "-f", str(_daemon_conf(state, daemon)), "-p", str(state.root / "daemon.pid")]
+    if os.geteuid() != 0:
+        return command
+    host_name = f"vmpack-{state.root.name}"
+    return [sys.executable, "-I", "-S", namespace.__file__, str(state.root), host_name, "--", *command]
+
+
+def _wait_until_it_answers(private: PrivateDaemon, reaper: Reaper, state: StateFolder) -> None:
+    deadline_s = time.monotonic() + START_DEADLINE_S
+    while True:
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.connect(str(private.socket))
+            return
+        if reaper.poll() is not None:
+            raise HypervisorError("the private libvirt daemon ended at once", _last_words(state))
+        if time.monotonic() > deadline_s:
+            reaper.end()
+            raise HypervisorError("the private libvirt daemon does not answer", _last_words(state))
+        time.sleep(0.02)
+
+
+def _last_words(state: StateFolder) -> str:
+    lines = (state.root / "daemon.out").read_text(errors="replace").strip().splitlines()
+    return f"it said: {lines[-1]}" if lines else f"see {state.root}/log"

@@ -1,0 +1,34 @@
+"""libvirt's QEMU driver inside this process: no daemon, one process only.
+
+Called by `Lab.embedded`. QEMUs outlive the process, so a program that uses this runs below `reaper.supervise`.
+"""
+
+from urllib.parse import quote
+
+from vmpack.event_loop import start_event_loop
+from vmpack.lab.state import StateFolder
+
+QEMU_CONF = """\
+stdio_handler = "file"
+security_driver = "none"
+dynamic_ownership = 0
+remember_owner = 0
+namespaces = [ ]
+cgroup_controllers = [ ]
+seccomp_sandbox = 0
+"""
+QEMU_CONF_AS_ROOT = QEMU_CONF + 'user = "root"\ngroup = "root"\n'
+
+
+class EmbeddedLibvirt:
+    """The driver's folder and address; the driver itself lives as long as a connection to `uri` is open."""
+
+    def __init__(self, state: StateFolder, as_root: bool) -> None:
+        """Raises nothing; opening `uri` may, and only a program below `supervise` can open it as root on Debian."""
+        (state.etc / "qemu.conf").write_text(QEMU_CONF_AS_ROOT if as_root else QEMU_CONF)
+        self.uri = f"qemu:///embed?root={quote(str(state.root))}"
+        self.pid_folder = state.root / "run/qemu"
+        start_event_loop()
+
+    def stop(self) -> None:
+        """Nothing runs beside this process."""

@@ -1,0 +1,160 @@
+"""The lab guest's image: a kernel and an initramfs, made once in seconds and kept in a cache.
+
+Called by the lab before it starts guests. Promises that a returned image is whole: it is made beside its place
+and renamed into it, so builders at the same time and a build cut short do no harm.
+"""
+
+import gzip
+import lzma
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+
+from vmpack.errors import AccessError, UnavailableError
+from vmpack.lab.initramfs import Initramfs
+from vmpack.lab.packages import DebianPackages, GuestFiles, HostFiles, find_packages, find_tool, run_tool
+
+_LAYOUT = 1  # raise it when _initramfs places things differently
+_MODULES = (
+    "virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "lzo_rle", "zram",
+    "button", "evdev",
+)  # fmt: skip
+_SCRIPTS = {"init": "init", "ctl": "bin/ctl", "load": "bin/load", "ready": "bin/ready", "agent": "bin/agent",
+            "dhcp": "bin/dhcp"}  # fmt: skip
+_TEXTS = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "etc/group": "root:x:0:\n",
+    "etc/shadow": "root:*:19000:0:99999:7:::\n",
+    "etc/os-release": 'ID=vmpack-lab\nNAME="vmpack lab guest"\nVERSION_ID=1\nPRETTY_NAME="vmpack lab guest"\n',
+}
+_PROGRAMS = {
+    "etc/acpi/PWRF/00000080": "#!/bin/sh\nexec poweroff -f\n",
+    "sbin/shutdown": "#!/bin/sh\nexec poweroff -f\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GuestImage:
+    """A guest that QEMU can boot directly; `key` names the contents."""
+
+    kernel: Path
+    initramfs: Path
+    key: str
+
+
+def image_cache() -> Path:
+    """The folder that keeps images: VMPACK_CACHE_DIR, or vmpack/lab in the user's cache folder."""
+    own = os.environ.get("VMPACK_CACHE_DIR")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmpack" / "lab"
+
+
+def build_image(cache: Path | None = None) -> GuestImage:
+    """Return the image for this machine, made first where the cache lacks it.
+
+    Raises UnavailableError where a program or a package is missing, AccessError where the cache is not writable.
+    """
+    cache = cache or image_cache()
+    source = find_packages()
+    key = sha256((source.key + _recipe()).encode()).hexdigest()[:16]
+    place = cache / f"image-{key}"
+    if not place.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as folder:
+                _make(source, Path(folder), place)
+        except PermissionError as error:
+            raise AccessError(
+                f"the image cache is not writable: {error.filename}",
+                "set VMPACK_CACHE_DIR to a folder of yours",
+            ) from error
+    return GuestImage(place / "vmlinuz", place / "initramfs", key)
+
+
+def _make(source: DebianPackages | HostFiles, folder: Path, place: Path) -> None:
+    files = source.fetch(folder)
+    image = folder / "image"
+    image.mkdir()
+    shutil.copyfile(files.kernel, image / "vmlinuz")
+    (image / "initramfs").write_bytes(_initramfs(files))
+    image.chmod(0o755)
+    try:
+        image.rename(place)
+    except OSError:
+        if not place.is_dir():  # else another builder was first
+            raise
+
+
+def _recipe() -> str:
+    """Everything of ours that goes into an image, for its key."""
+    scripts = [_guest_file(name) for name in (*_SCRIPTS, "inittab")]
+    return repr((_LAYOUT, _MODULES, _SCRIPTS, _TEXTS, _PROGRAMS, scripts))
+
+
+def _guest_file(name: str) -> bytes:
+    return resources.files("vmpack.lab").joinpath("guest", name).read_bytes()
+
+
+def _initramfs(files: GuestFiles) -> bytes:
+    archive = Initramfs()
+    for folder in ("dev", "proc", "sys", "root", "tmp", "sbin", "usr/sbin"):
+        archive.add_folder(folder)
+    archive.add_device("dev/console", 5, 1)
+    archive.add_file("bin/busybox", files.busybox.read_bytes(), executable=True)
+    archive.add_link("bin/sh", "busybox")
+    for name, path in _SCRIPTS.items():
+        archive.add_file(path, _guest_file(name), executable=True)
+    archive.add_file("etc/inittab", _guest_file("inittab"))
+    for path, text in _TEXTS.items():
+        archive.add_file(path, text.encode())
+    for path, text in _PROGRAMS.items():
+        archive.add_file(path, text.encode(), executable=True)
+    archive.add_file("usr/sbin/qemu-ga", files.agent.read_bytes(), executable=True)
+    for library in files.libraries:
+        archive.add_file(f"lib64/{library.name}", library.read_bytes(), executable=True)
+    archive.add_link("lib/x86_64-linux-gnu", "../lib64")  # where Debian's loader looks
+    modules = _modules(files)
+    for module in modules:
+        archive.add_file(f"lib/{_module_name(module)}", _module_bytes(module))
+    archive.add_file("modules.order", "".join(f"{_module_name(module)}\n" for module in modules).encode())
+    return archive.to_bytes()
+
+
+def _modules(files: GuestFiles) -> list[Path]:
+    """Module files in the order in which the kernel must take them; what is built in needs none."""
+    order: dict[Path, None] = {}
+    for module in _MODULES:
+        listing = run_tool(
+            "modprobe", "-S", files.kernel_version, "-d", str(files.modules_root), "--show-depends", module
+        )
+        for line in listing.splitlines():
+            verb, _, path = line.strip().partition(" ")
+            if verb == "insmod":
+                order[Path(path.strip())] = None
+    return list(order)
+
+
+def _module_name(path: Path) -> str:
+    return path.name.partition(".ko")[0] + ".ko"
+
+
+def _module_bytes(path: Path) -> bytes:
+    content = path.read_bytes()
+    match path.suffix:
+        case ".zst":
+            return subprocess.run(
+                [find_tool("zstd"), "-dqc"], input=content, stdout=subprocess.PIPE, check=True
+            ).stdout
+        case ".xz":
+            return lzma.decompress(content)
+        case ".gz":
+            return gzip.decompress(content)
+        case ".ko":
+            return content
+    raise UnavailableError(f"kernel module {path.name} is packed in an unknown way", "report this")

@@ -1,0 +1,108 @@
+"""The folder that one lab keeps everything in: configuration, sockets, consoles, logs.
+
+Called by every other file of the lab. Promises that the folder belongs to the caller and nobody else may enter,
+and that socket paths in it stay below the 108 bytes that a unix socket may have.
+"""
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmpack.errors import AccessError, UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,15}\Z")
+# libvirt puts up to 60 bytes behind a lab's folder for its own sockets
+_LONGEST_BASE_BYTES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Paths inside one lab's folder."""
+
+    root: Path
+
+    @property
+    def etc(self) -> Path:
+        """Configuration of libvirt."""
+        return self.root / "etc"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the lab's reaper as long as it runs; holds the reaper's process id."""
+        return self.root / "lock"
+
+    def console(self, guest: str) -> Path:
+        """What the guest's kernel and init print."""
+        return self.root / "con" / guest
+
+    def control_socket(self, guest: str) -> Path:
+        """The lab's control channel of a guest."""
+        return self.root / "ctl" / guest
+
+    def agent_socket(self, guest: str) -> Path:
+        """The guest agent's channel."""
+        return self.root / "ga" / guest
+
+    def prepare(self) -> None:
+        """Make the folder and those inside, for the owner only. Raises AccessError when it is not ours."""
+        _make_own(self.root.parent)
+        _make_own(self.root)
+        for name in ("etc", "con", "ctl", "ga"):
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
+
+    def remove(self) -> None:
+        """Delete the folder and all inside; nothing is left to see of the lab."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def base_folder() -> Path:
+    """Where labs of this user live: /run for root, the user's runtime folder, else a private one in /tmp."""
+    if os.geteuid() == 0:
+        return Path("/run/vmpack-lab")
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "")) / "vmpack-lab"
+    if (
+        runtime.is_absolute()
+        and os.access(runtime.parent, os.W_OK)
+        and len(str(runtime)) <= _LONGEST_BASE_BYTES
+    ):
+        return runtime
+    return Path(f"/tmp/vmpack-lab-{os.geteuid()}")
+
+
+def named_state(name: str) -> StateFolder:
+    """The folder of the lab with this name, made or not. Raises UsageError for names that do not fit."""
+    if not _NAME.match(name):
+        raise UsageError(f"{name!r} is no name for a lab", "use up to 16 letters, digits, - and _")
+    return StateFolder(base_folder() / name)
+
+
+def temporary_state() -> StateFolder:
+    """A new folder for a lab that ends with its program. Raises AccessError."""
+    base = base_folder()
+    _make_own(base)
+    state = StateFolder(Path(tempfile.mkdtemp(prefix="t-", dir=base)))
+    state.prepare()
+    return state
+
+
+def known_states() -> list[StateFolder]:
+    """Folders of this user's labs, running or left over."""
+    base = base_folder()
+    if not base.is_dir():
+        return []
+    return [StateFolder(path) for path in sorted(base.iterdir()) if path.is_dir()]
+
+
+def _make_own(folder: Path) -> None:
+    """Make a folder for us alone, or make sure that an existing one is: /tmp is open to everybody."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise AccessError(f"cannot make {folder}: {error.strerror}", "check its owner and mode") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise AccessError(f"{folder} is not a private folder of this user", "remove it, or ask who made it")
