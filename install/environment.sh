@@ -36,6 +36,5 @@ may_write() {
 }
 
 pip_editable() {
-    rm -f "$stamp"
-    (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -e "$1")
+    rm -f "$stamp" && (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -e "$1")
 }

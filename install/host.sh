@@ -10,9 +10,11 @@ keep_packed=no
 layout() { # where things go
     if [ -n "$prefix" ]; then
         case $prefix in /*) ;; *) prefix=$(pwd)/$prefix ;; esac
+        case $prefix in *[!A-Za-z0-9/._+@,:~-]*) die 2 "the prefix holds a character that systemd units cannot" "use letters, digits and / . _ + @ , : ~ -" ;; esac
         home=$prefix/lib/vmpack bin=$prefix/bin etc=$prefix/etc/vmpack units_in=$prefix/lib/systemd/system
+        options=" --config $etc/vmpack.toml"
     else
-        home=/opt/vmpack bin=/usr/bin etc=/etc/vmpack units_in=/etc/systemd/system
+        home=/opt/vmpack bin=/usr/bin etc=/etc/vmpack units_in=/etc/systemd/system options=
     fi
     if am_root; then state=/var/lib/vmpack; else state=${XDG_STATE_HOME:-$HOME/.local/state}/vmpack; fi
     manifest=$home/manifest
@@ -37,7 +39,7 @@ agent() {
     previous=$(readlink "$home/current" 2>/dev/null || :)
     step "writing down what will be installed in $manifest" write_manifest
     [ -e "$release/.complete" ] || step "installing the program in $release" install_release
-    [ "$previous" = "$release" ] || step "linking $bin/vmpack and $bin/memory_coordinator to it" point_links
+    [ "$previous" = "$release" ] && [ -e "$bin/vmpack" ] && [ -e "$bin/memory_coordinator" ] || step "linking $bin/vmpack and $bin/memory_coordinator to it" point_links
     [ -e "$etc/vmpack.toml" ] || step "writing the default configuration to $etc/vmpack.toml" write_default_config
     step "writing vmpack-agent.service and vmpack-release.service to $units_in" write_units
     ! has_systemd || step "telling systemd" systemctl daemon-reload
@@ -53,9 +55,10 @@ source_identity() {
     ) 2>/dev/null | cksum | cut -d ' ' -f 1
 }
 
+# The functions below run as steps, where `set -e` does not hold: hence each command's own && or || return.
+
 write_manifest() { # kind, tab, path; uninstall removes these and nothing else
-    mkdir -p "$home" "$bin" "$etc" "$units_in"
-    {
+    mkdir -p "$home" "$bin" "$etc" "$units_in" && {
         printf 'link\t%s\n' "$bin/vmpack" "$bin/memory_coordinator"
         printf 'file\t%s\n' "$units_in/vmpack-agent.service" "$units_in/vmpack-release.service"
         printf 'tree\t%s\n' "$home/releases" "$home/current"
@@ -63,46 +66,46 @@ write_manifest() { # kind, tab, path; uninstall removes these and nothing else
 }
 
 install_release() {
-    rm -rf "$release"
-    "$python" -m venv --system-site-packages "$release"
-    # pip builds in the folder it is given: a copy keeps the checkout clean, and a stale build out
-    mkdir "$release/source"
-    (cd "$root" && cp -R agent setup.cfg pyproject.toml README.md LICENSE "$release/source/")
-    "$release/bin/python" -m pip install --disable-pip-version-check "$release/source"
-    rm -rf "$release/source"
-    "$release/bin/vmpack" --version
-    touch "$release/.complete"
+    rm -rf "$release" &&
+        "$python" -m venv --system-site-packages "$release" &&
+        mkdir "$release/source" &&
+        # pip builds in the folder it is given: a copy keeps the checkout clean, and a stale build out
+        (cd "$root" && cp -R agent setup.cfg pyproject.toml README.md LICENSE "$release/source/") &&
+        "$release/bin/python" -m pip install --disable-pip-version-check "$release/source" &&
+        rm -rf "$release/source" &&
+        "$release/bin/vmpack" --version &&
+        touch "$release/.complete"
 }
 
 point_links() { # the release before this one stays, for a program that still runs from it
-    ln -s "$release" "$home/current.new"
-    mv -fT "$home/current.new" "$home/current"
-    for name in vmpack memory_coordinator; do ln -sfn "$home/current/bin/$name" "$bin/$name"; done
+    ln -sfn "$release" "$home/current.new" && mv -fT "$home/current.new" "$home/current" || return 1
+    for name in vmpack memory_coordinator; do
+        ln -sfn "$home/current/bin/$name" "$bin/$name" || return 1
+    done
     for old in "$home"/releases/*; do
         [ "$old" = "$release" ] || [ "$old" = "$previous" ] || rm -rf "$old"
     done
 }
 
 write_default_config() {
-    "$program" check-config --default >"$etc/vmpack.toml.new"
-    mv "$etc/vmpack.toml.new" "$etc/vmpack.toml"
+    "$program" check-config --default >"$etc/vmpack.toml.new" && mv "$etc/vmpack.toml.new" "$etc/vmpack.toml"
 }
 
 write_units() {
     for unit in vmpack-agent vmpack-release; do
-        sed -e "s|@VMPACK@|$bin/vmpack|g" -e "s|@CONFIG@|$etc/vmpack.toml|g" \
-            "$root/agent/vmpack/data/systemd/$unit.service" >"$units_in/$unit.service"
+        sed -e "s|@VMPACK@|$bin/vmpack|g" -e "s|@CONFIG@|$etc/vmpack.toml|g" -e "s|@OPTIONS@|$options|g" \
+            "$root/agent/vmpack/data/systemd/$unit.service" >"$units_in/$unit.service" || return 1
     done
 }
 
 next_steps() {
-    "$program" check-config "$etc/vmpack.toml" >&2 || say "$etc/vmpack.toml was kept as it is; correct it before starting the agent"
+    "$program" check-config "$etc/vmpack.toml" >/dev/null || say "$etc/vmpack.toml was kept as it is; correct it before starting the agent"
     echo "Installed: $("$program" --version). Next:"
     echo "  $bin/vmpack doctor               what works on this host, and how much memory could be packed"
-    echo "  $bin/vmpack agent --observe      see what it would do; changes nothing"
+    echo "  $bin/vmpack agent$options --observe   see what it would do; changes nothing"
     if ! has_systemd; then
         [ ! -d /run/systemd/system ] || echo "  systemctl link $units_in/vmpack-agent.service $units_in/vmpack-release.service"
-        [ -d /run/systemd/system ] || echo "  $bin/vmpack agent                run it (no systemd here: keep it running with what you have)"
+        [ -d /run/systemd/system ] || echo "  $bin/vmpack agent$options   run it (no systemd here: keep it running with what you have)"
     elif systemctl is-active --quiet vmpack-agent; then
         echo "  systemctl restart vmpack-agent   use this version (gives memory back, then packs again)"
     else
@@ -133,7 +136,7 @@ uninstall() {
 
 give_back() { # refuses to go on while guests would stay packed with nobody to look after them
     [ -x "$program" ] && [ -d "$state" ] || return 0
-    if [ "$dry_run" = no ] && "$program" status >/dev/null 2>&1; then
+    if [ "$dry_run" = no ] && agent_answers; then
         die 75 "an agent that was started by hand is still running" "stop it (Ctrl-C in its terminal), then try again"
     fi
     if ! try "giving all memory back" "$program" release --all; then
@@ -145,6 +148,12 @@ give_back() { # refuses to go on while guests would stay packed with nobody to l
     try "lifting the freeze" "$program" freeze --off || say "the host stays frozen: $state"
 }
 
+agent_answers() {
+    code=0
+    "$program" status >/dev/null 2>&1 || code=$?
+    case $code in 0 | 3) return 0 ;; *) return 1 ;; esac
+}
+
 remove() { # KIND PATH
     case $1 in
     link) case $(readlink "$2" 2>/dev/null) in "$home"/*) step "removing $2" rm -f "$2" ;; esac ;;
@@ -154,6 +163,5 @@ remove() { # KIND PATH
 }
 
 remove_home() {
-    rm -f "$manifest"
-    rmdir "$home"
+    rm -f "$manifest" && rmdir "$home"
 }
