@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 import time
 from typing import Protocol
 
@@ -30,7 +30,8 @@ class SystemClock:
     """The machine's own clocks. `stop()` may come from any thread or signal handler and ends every wait."""
 
     def __init__(self) -> None:
-        self._stopped = threading.Event()
+        # Event.set() may deadlock in a signal handler that interrupts a wait; SimpleQueue.put() may not.
+        self._stopped: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def time_s(self) -> float:
         """See Clock."""
@@ -42,8 +43,13 @@ class SystemClock:
 
     def wait(self, seconds: float) -> bool:
         """See Clock."""
-        return self._stopped.wait(max(0.0, seconds))
+        try:
+            self._stopped.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            return False
+        self._stopped.put(True)
+        return True
 
     def stop(self) -> None:
         """End the running wait and all later ones at once."""
-        self._stopped.set()
+        self._stopped.put(True)

@@ -1,0 +1,1 @@
+"""Carrying out decided actions on real VMs, each checked again right before."""

@@ -1,0 +1,123 @@
+"""The few things that are done to a VM through libvirt, one method each.
+
+Called by executor.py and the service.
+
+Promises that every method ends within its deadline, and raises only vmpack's errors: GuestGoneError,
+GuestBusyError (another job has the VM, or it does not answer), HypervisorLostError, HypervisorError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vmpack.act.policy_xml import policy_xml
+from vmpack.errors import HypervisorError
+from vmpack.hypervisor import Hypervisor, job_name, translated
+from vmpack.model.guest import GuestPolicy
+from vmpack.model.policy_namespace import POLICY_NAMESPACE, POLICY_PREFIX
+from vmpack.units import KIB, format_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One VM as it is at this moment."""
+
+    balloon_bytes: int
+    nominal_bytes: int
+    running: bool
+    job: str | None
+
+
+class Driver(Protocol):
+    """What the executor needs of a hypervisor."""
+
+    def look(self, uuid: str) -> Live:
+        """The VM as it is now."""
+        ...
+
+    def balloon_bytes(self, uuid: str) -> int:
+        """What the VM has now."""
+        ...
+
+    def set_memory(self, uuid: str, size_bytes: int) -> None:
+        """Ask the balloon to leave the VM this much (rounded down to KiB). Returns before it has."""
+        ...
+
+    def set_stats_period(self, uuid: str, period_s: int) -> None:
+        """Have the balloon driver report so often; 0 is never."""
+        ...
+
+
+class LibvirtDriver:
+    """The Driver for real VMs; also writes their policies."""
+
+    def __init__(self, hypervisor: Hypervisor) -> None:
+        self._hypervisor = hypervisor
+
+    def look(self, uuid: str) -> Live:
+        """See Driver."""
+        return self._hypervisor.call(f"look at the VM {uuid}", lambda _: self._live(uuid))
+
+    def balloon_bytes(self, uuid: str) -> int:
+        """See Driver."""
+        what = f"read the balloon of the VM {uuid}"
+        return self._hypervisor.call(what, lambda _: _balloon_bytes(self._hypervisor.domain(uuid)))
+
+    def set_memory(self, uuid: str, size_bytes: int) -> None:
+        """See Driver."""
+
+        def act(_: Any) -> None:
+            import libvirt
+
+            domain = self._hypervisor.domain(uuid)
+            domain.setMemoryFlags(size_bytes // KIB, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+        self._hypervisor.call(f"set the memory of the VM {uuid} to {format_bytes(size_bytes)}", act)
+
+    def set_stats_period(self, uuid: str, period_s: int) -> None:
+        """See Driver."""
+
+        def act(_: Any) -> None:
+            import libvirt
+
+            domain = self._hypervisor.domain(uuid)
+            domain.setMemoryStatsPeriod(period_s, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+        self._hypervisor.call(f"set the statistics period of the VM {uuid} to {period_s} s", act)
+
+    def write_policy(self, uuid: str, policy: GuestPolicy) -> None:
+        """Write the VM's own settings: to the running VM and, where it is persistent, for later starts."""
+
+        def act(_: Any) -> None:
+            import libvirt
+
+            domain = self._hypervisor.domain(uuid)
+            flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+            if domain.isPersistent():
+                flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
+            element = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+            domain.setMetadata(element, policy_xml(policy), POLICY_PREFIX, POLICY_NAMESPACE, flags)
+
+        self._hypervisor.call(f"write the policy of the VM {uuid}", act)
+
+    def _live(self, uuid: str) -> Live:
+        import libvirt
+
+        domain = self._hypervisor.domain(uuid)
+        state, _reason = domain.state()
+        return Live(
+            balloon_bytes=_balloon_bytes(domain),
+            nominal_bytes=domain.maxMemory() * KIB,
+            running=state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED),
+            job=job_name(domain),
+        )
+
+
+def _balloon_bytes(domain: Any) -> int:
+    # Not info(): that follows the balloon by up to a second.
+    with translated(f"read the balloon of {domain.name()}"):
+        actual_kib = domain.memoryStats().get("actual")
+    if actual_kib is None:
+        raise HypervisorError(f"the VM {domain.name()} has no balloon", "give it a memballoon device")
+    return int(actual_kib) * KIB

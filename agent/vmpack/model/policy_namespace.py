@@ -1,0 +1,9 @@
+"""How a VM's policy is named in libvirt's domain metadata; observe/ reads it, act/ writes it."""
+
+POLICY_NAMESPACE = "urn:vmpack:vm:1"
+POLICY_PREFIX = "vmpack"
+POLICY_ELEMENT = "policy"
+SHARES_LARGEST = 100_000
+HEADROOM_LARGEST_RATIO = 10.0
+HOLD_UNTIL_LARGEST_S = 1e18
+"""Stands for "until the hold is lifted"."""

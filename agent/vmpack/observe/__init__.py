@@ -1,0 +1,1 @@
+"""Reading the host and its VMs: one immutable snapshot per interval, nothing guessed."""

@@ -1,0 +1,89 @@
+"""What rarely changes about a VM, from its libvirt XML: statistics period, exclusions, the owner's policy.
+
+`read_facts` is pure; domains.py calls it when a VM starts, when libvirt says that it changed, now and then.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from vmpack.model.guest import Exclusion, GuestPolicy
+from vmpack.observe.host import parse_cpu_list
+from vmpack.observe.policy import read_policy
+from vmpack.units import KIB
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    """The lasting part of a GuestSnapshot."""
+
+    memory_bytes: int
+    """What the domain was given at its start or by hotplug."""
+    has_balloon: bool
+    autodeflate: bool
+    stats_period_s: int | None
+    exclusions: tuple[Exclusion, ...]
+    policy: GuestPolicy
+    policy_faults: tuple[str, ...]
+
+
+def read_facts(xml: str) -> DomainFacts:
+    """Facts of one running domain, from libvirt's own XML of it (which has all sizes in KiB)."""
+    domain = ElementTree.fromstring(xml)
+    policy, faults = read_policy(domain)
+    balloon = domain.find("devices/memballoon")
+    return DomainFacts(
+        memory_bytes=int(domain.findtext("memory", default="0")) * KIB,
+        has_balloon=not _has_no_balloon(domain),
+        autodeflate=balloon is not None and balloon.get("autodeflate") == "on",
+        stats_period_s=_stats_period_s(balloon),
+        exclusions=_exclusions(domain),
+        policy=policy,
+        policy_faults=faults,
+    )
+
+
+def _stats_period_s(balloon: Element | None) -> int | None:
+    if balloon is None:
+        return None
+    stats = balloon.find("stats")
+    period = "0" if stats is None else stats.get("period", "0")
+    return int(period) if period.isdecimal() else None
+
+
+def _exclusions(domain: Element) -> tuple[Exclusion, ...]:
+    checks: tuple[tuple[Exclusion, bool], ...] = (
+        ("no_balloon_device", _has_no_balloon(domain)),
+        ("huge_pages", domain.find("memoryBacking/hugepages") is not None),
+        ("locked_memory", domain.find("memoryBacking/locked") is not None),
+        ("file_backed_memory", domain.find("memoryBacking/source[@type='file']") is not None),
+        ("pci_passthrough", _has_passthrough(domain)),
+        ("encrypted_memory", domain.find("launchSecurity") is not None),
+        ("dedicated_cpus", _has_dedicated_cpus(domain)),
+    )
+    return tuple(name for name, holds in checks if holds)
+
+
+def _has_no_balloon(domain: Element) -> bool:
+    balloon = domain.find("devices/memballoon")
+    return balloon is None or balloon.get("model") == "none"
+
+
+def _has_passthrough(domain: Element) -> bool:
+    """True for every kind of device that pins the guest's memory, so that none of it can be taken."""
+    pinning = (
+        "devices/hostdev[@type='pci']",
+        "devices/hostdev[@type='mdev']",
+        "devices/interface[@type='hostdev']",
+        "devices/interface[@type='vdpa']",
+        "devices/disk[@type='nvme']",
+    )
+    return any(domain.find(path) is not None for path in pinning)
+
+
+def _has_dedicated_cpus(domain: Element) -> bool:
+    vcpus = int(domain.findtext("vcpu", default="1"))
+    pins = [parse_cpu_list(pin.get("cpuset", "")) for pin in domain.iterfind("cputune/vcpupin")]
+    return len(pins) >= vcpus and all(len(cpus) == 1 for cpus in pins)

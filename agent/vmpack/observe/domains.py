@@ -1,0 +1,217 @@
+"""The VMs as libvirt knows them: one bulk call per interval, plus what it does not carry (jobs, XML).
+
+Called by source.py. Promises that a hung VM (its QEMU stopped) costs the others at most one deadline, once:
+the hung call keeps that VM's job, and libvirt passes over a VM whose job is taken.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmpack.errors import GuestBusyError, GuestGoneError, HypervisorError, HypervisorLostError
+from vmpack.hypervisor import Hypervisor, job_name, translated
+from vmpack.observe.domain_facts import DomainFacts, read_facts
+
+FACTS_FRESH_S = 60.0
+
+_ANSWERS = ("balloon.rss", "balloon.last-update", "balloon.available")
+_RUNNING_OR_PAUSED = (1, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainReading:
+    """One VM in one interval, still in libvirt's terms."""
+
+    uuid: str
+    name: str
+    run: int
+    """libvirt's number of this run of the VM; another one after a restart."""
+    stats: Mapping[str, Any]
+    facts: DomainFacts
+    live: LiveFacts
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFacts:
+    """What has to be asked of each VM by itself."""
+
+    job: str | None
+    balloon_kib: int | None = None
+    """Asked only while the balloon moves: the bulk statistics follow it by up to a second."""
+
+
+_UNKNOWN = LiveFacts(job="busy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Domain:
+    handle: Any
+    uuid: str
+    name: str
+    run: int
+    stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _KnownFacts:
+    run: int
+    read_s: float
+    facts: DomainFacts
+
+
+class DomainReader:
+    """Reads all running VMs of one libvirt. Remembers the rarely changing part of each."""
+
+    def __init__(self, hypervisor: Hypervisor, deadline_s: float) -> None:
+        self._hypervisor = hypervisor
+        self._deadline_s = deadline_s
+        self._facts: dict[str, _KnownFacts] = {}
+        self._changed: set[str] = set()
+        self._balloons: dict[str, int | None] = {}
+        hypervisor.on_open(self._watch)
+
+    def read(self, time_s: float) -> tuple[tuple[DomainReading, ...], tuple[str, ...]]:
+        """All VMs that answered, and the names of those that exist but did not.
+
+        Raises HypervisorLostError when libvirt itself does not answer, and what Hypervisor.call raises.
+        """
+        domains = self._bulk()
+        facts, silent = self._read_facts(domains, time_s)
+        answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
+        silent += [d.name for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
+        live = self._ask_each(answering)
+        readings = []
+        for domain in answering:
+            answer = live.get(domain.uuid, _UNKNOWN)
+            if answer is not None:
+                readings.append(
+                    DomainReading(
+                        domain.uuid, domain.name, domain.run, domain.stats, facts[domain.uuid], answer
+                    )
+                )
+        return tuple(readings), tuple(sorted(silent))
+
+    def _bulk(self) -> list[_Domain]:
+        what = "read the statistics of all VMs"
+        try:
+            return self._hypervisor.call(what, _all_domains, deadline_s=self._deadline_s)
+        except GuestBusyError:
+            pass
+        try:
+            return self._hypervisor.call(what, _all_domains, deadline_s=self._deadline_s)
+        except GuestBusyError as error:
+            raise HypervisorLostError(error.message, "look at libvirt's own state and log") from error
+
+    def _read_facts(self, domains: list[_Domain], time_s: float) -> tuple[dict[str, DomainFacts], list[str]]:
+        stale = [d for d in domains if self._is_stale(d, time_s)]
+        self._changed.difference_update(d.uuid for d in stale)
+        texts: dict[str, str | None] = {}
+        if stale:
+            try:
+                self._hypervisor.call(
+                    "read the XML of VMs", lambda _: _describe(stale, texts), deadline_s=self._deadline_s
+                )
+            except GuestBusyError:
+                self._changed.update(d.uuid for d in stale)
+        for domain in stale:
+            text = texts.get(domain.uuid)
+            if text is None:
+                continue
+            try:
+                self._facts[domain.uuid] = _KnownFacts(domain.run, time_s, read_facts(text))
+            except (ElementTree.ParseError, ValueError):
+                self._facts.pop(domain.uuid, None)
+        current = {d.uuid: d for d in domains if texts.get(d.uuid, "") is not None}
+        self._facts = {uuid: known for uuid, known in self._facts.items() if uuid in current}
+        facts = {uuid: known.facts for uuid, known in self._facts.items() if known.run == current[uuid].run}
+        return facts, [d.name for uuid, d in current.items() if uuid not in facts]
+
+    def _is_stale(self, domain: _Domain, time_s: float) -> bool:
+        known = self._facts.get(domain.uuid)
+        if known is None or known.run != domain.run or domain.uuid in self._changed:
+            return True
+        # Setting the period causes no event, and until it is seen it would be set again.
+        is_unset = known.facts.has_balloon and not known.facts.stats_period_s
+        return is_unset or time_s - known.read_s >= FACTS_FRESH_S
+
+    def _ask_each(self, domains: list[_Domain]) -> dict[str, LiveFacts | None]:
+        """By uuid; None for a VM that is gone, no entry for one that did not answer in time."""
+        balloons = {d.uuid: d.stats.get("balloon.current") for d in domains}
+        moving = {uuid for uuid, kib in balloons.items() if kib != self._balloons.get(uuid)}
+        self._balloons = balloons
+        answers: dict[str, LiveFacts | None] = {}
+        try:
+            self._hypervisor.call(
+                "ask each VM for its job",
+                lambda _: _ask(domains, moving, answers),
+                deadline_s=self._deadline_s,
+            )
+        except GuestBusyError:
+            self._balloons = {}
+        return dict(answers)
+
+    def _watch(self, connection: Any) -> None:
+        """Have libvirt say when a VM's settings or devices change. Without events, facts age out."""
+        import libvirt
+
+        def note(_connection: Any, domain: Any, *_details: Any) -> None:
+            self._changed.add(domain.UUIDString())
+
+        for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
+            try:
+                with translated(f"ask for the event {event}"):
+                    number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event}")
+                    connection.domainEventRegisterAny(None, number, note, None)
+            except HypervisorLostError:
+                raise
+            except HypervisorError:
+                return
+
+
+def _all_domains(connection: Any) -> list[_Domain]:
+    import libvirt
+
+    wanted = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+    flags |= libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    return [
+        _Domain(domain, domain.UUIDString(), domain.name(), domain.ID(), stats)
+        for domain, stats in connection.getAllDomainStats(wanted, flags)
+    ]
+
+
+def _describe(domains: list[_Domain], texts: dict[str, str | None]) -> None:
+    """Put each VM's XML into `texts`, None for a VM that is gone."""
+    for domain in domains:
+        try:
+            with translated(f"read the XML of {domain.name}"):
+                texts[domain.uuid] = domain.handle.XMLDesc(0)
+        except GuestGoneError:
+            texts[domain.uuid] = None
+
+
+def _ask(domains: list[_Domain], moving: set[str], answers: dict[str, LiveFacts | None]) -> None:
+    """Put what each VM says into `answers`."""
+    for domain in domains:
+        try:
+            job = job_name(domain.handle)
+            actual_kib = None
+            if domain.uuid in moving and job is None:
+                with translated(f"read the balloon of {domain.name}"):
+                    actual_kib = domain.handle.memoryStats().get("actual")
+            answers[domain.uuid] = LiveFacts(job, actual_kib)
+        except GuestGoneError:
+            answers[domain.uuid] = None
+        except HypervisorLostError:
+            raise
+        except HypervisorError:
+            answers[domain.uuid] = _UNKNOWN
+
+
+def _answered(domain: _Domain, facts: DomainFacts) -> bool:
+    if not facts.has_balloon or domain.stats.get("state.state") not in _RUNNING_OR_PAUSED:
+        return True
+    return any(key in domain.stats for key in _ANSWERS)

@@ -1,0 +1,113 @@
+"""How much of a VM's memory the host really holds: its QEMU process, found and measured in /proc.
+
+Called by source.py. Measuring walks the page tables of a whole guest, so it is done for one VM per interval.
+What cannot be read (another user's process, a process that ended) is None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmpack.units import KIB
+
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process; the start time tells it from a later one with the same pid."""
+
+    pid: int
+    started_ticks: str
+
+
+class RamMeter:
+    """Measures one VM per interval, the one whose figure is the oldest, and remembers the others'."""
+
+    def __init__(self, proc: Path) -> None:
+        self._proc = proc
+        self._known: dict[tuple[str, int], Process | None] = {}
+        self._measured: dict[tuple[str, int], int | None] = {}
+
+    def measure(self, nominal_bytes: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int | None]:
+        """Resident bytes of the guests' own memory, by VM (uuid and libvirt's number of this run of it)."""
+        if nominal_bytes.keys() - self._known.keys():
+            found = find_qemus(self._proc)
+            self._known = {vm: self._known.get(vm) or found.get(vm[0]) for vm in nominal_bytes}
+        # Never measured ones first, then in the order in which they were last measured.
+        self._measured = {vm: figure for vm, figure in self._measured.items() if vm in nominal_bytes}
+        waiting = [vm for vm in nominal_bytes if vm not in self._measured] or list(self._measured)
+        if waiting:
+            vm = waiting[0]
+            self._measured.pop(vm, None)
+            process = self._known[vm]
+            size = nominal_bytes[vm]
+            self._measured[vm] = ram_rss_bytes(self._proc, process, size) if process is not None else None
+        return {vm: self._measured.get(vm) for vm in nominal_bytes}
+
+
+def find_qemus(proc: Path) -> dict[str, Process]:
+    """QEMU's processes by VM uuid, leaving out those that two processes claim to be."""
+    found: dict[str, list[int]] = {}
+    for folder in proc.iterdir():
+        if not folder.name.isdecimal():
+            continue
+        arguments = _bytes(folder / "cmdline").split(b"\0")
+        if b"-uuid" in arguments[:-1]:
+            uuid = arguments[arguments.index(b"-uuid") + 1].decode(errors="replace")
+            found.setdefault(uuid, []).append(int(folder.name))
+    sure = {}
+    for uuid, pids in found.items():
+        started = _started_ticks(proc, pids[0])
+        if len(pids) == 1 and started is not None:
+            sure[uuid] = Process(pids[0], started)
+    return sure
+
+
+def is_alive(proc: Path, process: Process) -> bool:
+    """True while this very process runs."""
+    return _started_ticks(proc, process.pid) == process.started_ticks
+
+
+def ram_rss_bytes(proc: Path, process: Process, nominal_bytes: int) -> int | None:
+    """Resident bytes of the guest's own memory."""
+    if not is_alive(proc, process):
+        return None
+    return parse_ram_rss(_bytes(proc / f"{process.pid}/smaps").decode(errors="replace"), nominal_bytes)
+
+
+def parse_ram_rss(smaps: str, nominal_bytes: int) -> int | None:
+    """Resident bytes of the mappings as large as the guest, else of larger ones: the kernel joins neighbours.
+
+    Executable mappings are QEMU's translated code, however large.
+    """
+    equal: list[int] = []
+    larger: list[int] = []
+    wanted: list[int] | None = None
+    for line in smaps.splitlines():
+        match = _MAPPING.match(line)
+        if match is not None:
+            size = int(match[2], 16) - int(match[1], 16)
+            is_ram = size >= nominal_bytes and match[3].startswith("rw-")
+            wanted = None if not is_ram else equal if size == nominal_bytes else larger
+        elif wanted is not None and line.startswith("Rss:"):
+            wanted.append(int(line.split()[1]) * KIB)
+            wanted = None
+    if equal:
+        return sum(equal)
+    return sum(larger) if larger else None
+
+
+def _started_ticks(proc: Path, pid: int) -> str | None:
+    fields = _bytes(proc / f"{pid}/stat").rpartition(b")")[2].split()
+    return fields[19].decode() if len(fields) > 19 else None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

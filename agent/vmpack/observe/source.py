@@ -1,0 +1,152 @@
+"""The whole host in one immutable snapshot. The loop calls `HostSource.observe()` once per interval.
+
+Promises that what could not be read is missing, never guessed; that one broken VM never costs the others
+their interval; and that every value a guest sent has been checked.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vmpack.clock import Clock
+from vmpack.hypervisor import Hypervisor
+from vmpack.model.guest import GuestSnapshot, RunState, VcpuTime
+from vmpack.model.host import Claim, HostSnapshot
+from vmpack.observe.balloon_stats import Sighting, date_report, read_stats
+from vmpack.observe.domains import DomainReader, DomainReading
+from vmpack.observe.host import read_host
+from vmpack.observe.process import RamMeter
+from vmpack.units import KIB
+
+_log = logging.getLogger(__name__)
+_STATES: dict[int, RunState] = {1: "running", 2: "running", 3: "paused"}
+_LARGEST_KIB = 2**53
+
+
+class HostSource:
+    """Observes one host. Not for use by two threads at once."""
+
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        clock: Clock,
+        *,
+        pretended_bytes: int | None,
+        frozen: Callable[[], bool],
+        claims: Callable[[], tuple[Claim, ...]],
+        proc: Path = Path("/proc"),
+        sys: Path = Path("/sys"),
+        deadline_s: float = 2.0,
+    ) -> None:
+        self._clock = clock
+        self._pretended_bytes = pretended_bytes
+        self._frozen = frozen
+        self._claims = claims
+        self._proc = proc
+        self._sys = sys
+        self._domains = DomainReader(hypervisor, deadline_s)
+        self._ram = RamMeter(proc)
+        self._sightings: dict[str, Sighting] = {}
+        self._policy_faults: dict[str, tuple[str, ...]] = {}
+
+    def observe(self) -> HostSnapshot:
+        """One snapshot of now.
+
+        Takes at most a few deadlines. Raises HypervisorLostError, UnavailableError or AccessError when
+        libvirt or /proc cannot be read at all; a single VM's trouble is in the snapshot instead.
+        """
+        readings, unreadable = self._domains.read(self._clock.time_s())
+        # After the call: a VM's report is then never newer than the snapshot.
+        time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
+        host = read_host(self._proc, self._sys)
+        ram = self._ram.measure({(r.uuid, r.run): _nominal_bytes(r) for r in readings})
+        guests = tuple(
+            self._guest(reading, ram[reading.uuid, reading.run], time_s, wall_s)
+            for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
+        )
+        self._forget_all_but({reading.uuid for reading in readings})
+        return HostSnapshot(
+            time_s=time_s,
+            wall_s=wall_s,
+            memory_total_bytes=host.memory_total_bytes,
+            memory_available_bytes=host.memory_available_bytes,
+            pretended_bytes=self._pretended_bytes,
+            swap_total_bytes=host.swap_total_bytes,
+            swap_free_bytes=host.swap_free_bytes,
+            pressure=host.pressure,
+            pcpus=host.pcpus,
+            nodes=host.nodes,
+            guests=guests,
+            unreadable=unreadable,
+            claims=self._claims(),
+            frozen=self._frozen(),
+        )
+
+    def _guest(
+        self, reading: DomainReading, ram_rss_bytes: int | None, time_s: float, wall_s: float
+    ) -> GuestSnapshot:
+        stats, facts = reading.stats, reading.facts
+        nominal_bytes = _nominal_bytes(reading)
+        sighting, fault = date_report(stats, self._sightings.get(reading.uuid), time_s, wall_s)
+        report = None
+        if sighting is not None:
+            self._sightings[reading.uuid] = sighting
+            report, fault = read_stats(stats, nominal_bytes, sighting.sampled_s)
+        self._tell_policy_faults(reading)
+        return GuestSnapshot(
+            uuid=reading.uuid,
+            name=reading.name,
+            state=_STATES.get(stats.get("state.state", 0), "other"),
+            nominal_bytes=nominal_bytes,
+            balloon_bytes=_balloon_bytes(reading, nominal_bytes),
+            autodeflate=facts.autodeflate,
+            stats_period_s=facts.stats_period_s,
+            stats=report,
+            stats_fault=fault,
+            rss_bytes=_kib(stats, "balloon.rss"),
+            ram_rss_bytes=ram_rss_bytes,
+            vcpus=_vcpus(stats),
+            job=reading.live.job,
+            exclusions=facts.exclusions,
+            policy=facts.policy,
+        )
+
+    def _tell_policy_faults(self, reading: DomainReading) -> None:
+        faults = reading.facts.policy_faults
+        if faults != self._policy_faults.get(reading.uuid, ()):
+            for fault in faults:
+                _log.warning("VM %r: its policy is not used in part: %s", reading.name, fault)
+        self._policy_faults[reading.uuid] = faults
+
+    def _forget_all_but(self, uuids: set[str]) -> None:
+        self._sightings = {uuid: seen for uuid, seen in self._sightings.items() if uuid in uuids}
+        self._policy_faults = {uuid: told for uuid, told in self._policy_faults.items() if uuid in uuids}
+
+
+def _nominal_bytes(reading: DomainReading) -> int:
+    return _kib(reading.stats, "balloon.maximum") or reading.facts.memory_bytes
+
+
+def _balloon_bytes(reading: DomainReading, nominal_bytes: int) -> int:
+    live_kib = reading.live.balloon_kib
+    current_kib = live_kib if live_kib is not None else reading.stats.get("balloon.current")
+    return nominal_bytes if not current_kib else min(current_kib * KIB, nominal_bytes)
+
+
+def _kib(stats: Mapping[str, Any], key: str) -> int | None:
+    value = stats.get(key)
+    return value * KIB if type(value) is int and 0 <= value <= _LARGEST_KIB else None
+
+
+def _vcpus(stats: Mapping[str, Any]) -> tuple[VcpuTime, ...]:
+    """Counters of the vCPUs that are there; an unplugged one has no time."""
+    maximum = stats.get("vcpu.maximum", 0)
+    times = []
+    for number in range(maximum):
+        run_ns = stats.get(f"vcpu.{number}.time")
+        if run_ns is not None:
+            times.append(VcpuTime(number, run_ns, stats.get(f"vcpu.{number}.delay")))
+    return tuple(times)
