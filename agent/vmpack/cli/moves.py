@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vmpack.cli.action_text import asked_words, outcome_words
 from vmpack.cli.bars import plans_by_uuid, short_reason
 from vmpack.cli.safe_text import shown
-from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
+from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.interval import Interval
-from vmpack.units import format_bytes, format_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +36,9 @@ def move_lines(interval: Interval) -> tuple[MoveLine, ...]:
     return tuple(
         MoveLine(
             name=shown(action.name),
-            asked=_asked(action),
-            result=_result(outcome),
+            asked=asked_words(action),
+            result="not done" if outcome is None else outcome_words(outcome),
             why=short_reason(plans.get(action.uuid)) if isinstance(action, SetMemory) else "",
         )
         for action, outcome in zip(actions, outcomes, strict=True)
     )
-
-
-def _asked(action: SetMemory | SetStatsPeriod) -> str:
-    if isinstance(action, SetMemory):
-        return f"{format_bytes(action.from_bytes)} to {format_bytes(action.to_bytes)}"
-    if action.period_s == 0:
-        return "statistics off"
-    return f"statistics every {format_seconds(action.period_s)}"
-
-
-def _result(outcome: Outcome | None) -> str:
-    if outcome is None:
-        return "not done"
-    words = str(outcome.status)
-    if outcome.status == "partial" and outcome.reached_bytes is not None:
-        words += f" at {format_bytes(outcome.reached_bytes)}"
-    return f"{words}: {shown(outcome.detail)}" if outcome.detail else words

@@ -1,0 +1,88 @@
+"""`vmpack policy VM`: one VM's own floor, shares and headroom; kept in the VM's own libvirt metadata."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from vmpack.cli import agent_access
+from vmpack.cli.amounts import memory_bytes, ratio
+from vmpack.cli.policy_text import policy_words
+from vmpack.cli.safe_text import shown
+from vmpack.errors import UsageError
+from vmpack.model.codec import encode
+from vmpack.model.guest import GuestPolicy
+
+DESCRIPTION = """\
+Show or set what holds for one VM instead of the host's settings. Without options it shows. What is
+not named stays as it is. The policy is kept with the VM itself and follows it when it migrates."""
+
+EPILOG = """\
+examples:
+  vmpack policy db-1                               show
+  vmpack policy db-1 --floor 2GiB                  never below 2 GiB
+  vmpack policy db-1 --shares 2000 --headroom 0.3  matters twice as much, 30% of its use kept above use
+  vmpack policy db-1 --opt-out                     give back what it lent and leave it alone from now on
+  vmpack policy db-1 --reset                       the host's settings hold again
+
+--json: uuid, name, policy {floor_bytes, shares, headroom_ratio, opt_out, hold_until_s}; null means
+the host's setting.
+
+exit code: 0 ok, 2 no such VM or a value out of range, 69 no agent answers, 77 no permission."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the tree."""
+    parser = subparsers.add_parser(
+        "policy", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("vm", metavar="VM", help="the VM's name or uuid")
+    parser.add_argument(
+        "--floor", type=memory_bytes, metavar="SIZE", help="never balloon it below this: 100MiB"
+    )
+    parser.add_argument(
+        "--shares", type=int, metavar="N", help="weight under scarcity, 1..100000; 1000 is usual"
+    )
+    parser.add_argument("--headroom", type=ratio, metavar="RATIO", help="room kept above use: 0.3 or 30%%")
+    taking_part = parser.add_mutually_exclusive_group()
+    taking_part.add_argument("--opt-out", action="store_true", help="leave this VM alone")
+    taking_part.add_argument("--opt-in", action="store_true", help="let it take part again")
+    taking_part.add_argument(
+        "--reset", action="store_true", help="forget floor, shares, headroom and opt-out"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    agent_access.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show or set. Raises UnavailableError without an agent, AccessError without the rights, UsageError."""
+    wanted = changes(args)
+    client = agent_access.client(args)
+    if wanted:
+        kept = client.set_policy(args.vm, wanted)
+        uuid, name, policy = kept.uuid, kept.name, kept.policy
+    else:
+        guest = client.explain(args.vm).guest
+        uuid, name, policy = guest.uuid, guest.name, guest.policy
+    if args.json:
+        print(json.dumps({"uuid": uuid, "name": name, "policy": encode(policy)}, indent=2))
+    else:
+        own = policy_words(policy, time.time())
+        print(f"{shown(name)}: {own or 'nothing of its own, the settings of the host hold'}")
+    return 0
+
+
+def changes(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of GuestPolicy that the options name. Raises UsageError when they make no sense together."""
+    given = {"floor_bytes": args.floor, "shares": args.shares, "headroom_ratio": args.headroom}
+    named = {field: value for field, value in given.items() if value is not None}
+    if args.reset:
+        if named:
+            raise UsageError("--reset forgets everything", "set new values in a second call")
+        plain = GuestPolicy()
+        return {field: getattr(plain, field) for field in (*given, "opt_out")}
+    if args.opt_out or args.opt_in:
+        named["opt_out"] = args.opt_out
+    return named
