@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmpack.config_keys import Value, keys
+from vmpack.config_keys import Key, Value, keys
 from vmpack.errors import ConfigError, UsageError
 from vmpack.model.settings import HostSettings, MemorySettings, OfferSettings, Settings
 
@@ -117,12 +117,13 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
     """Names of keys that differ and that a running agent cannot take over."""
     before, after = _values_of(old), _values_of(new)
-    live = ("agent.observe_only", "agent.release_on_stop")
-    return tuple(
-        key.name
-        for key in keys()
-        if key.table in ("agent", "publish") and key.name not in live and before[key.name] != after[key.name]
-    )
+    return tuple(key.name for key in keys() if _is_fixed(key) and before[key.name] != after[key.name])
+
+
+def _is_fixed(key: Key) -> bool:
+    if key.table in ("agent", "publish"):
+        return key.name not in ("agent.observe_only", "agent.release_on_stop")
+    return key.name == "host.memory_bytes"
 
 
 _BY_NAME = {key.name: key for key in keys()}

@@ -31,6 +31,10 @@ FOR_EVER_S = 1e18
 """`hold_until_s` of a hold that only `vmpack hold VM --off` ends."""
 
 
+POLICY_SEEN_S = 2.0
+POLL_S = 0.02
+
+
 class PolicyWriter(Protocol):
     """What writes a VM's own policy to where its definition is kept."""
 
@@ -159,7 +163,7 @@ class HostService:
 
     def _changeable_snapshot(self) -> HostSnapshot:
         if self._loop.status.observe_only:
-            raise UnavailableError("the agent only observes: it changes nothing", "start it without --observe")
+            raise UnavailableError("the agent only observes", "start it without --observe to change things")
         snapshot = self._source.observe()
         if snapshot.frozen:
             raise UnavailableError("this host is frozen, so nothing is changed", "vmpack freeze --off")
@@ -174,7 +178,17 @@ class HostService:
     def _write(self, guest: GuestSnapshot, policy: GuestPolicy) -> PolicySet:
         if policy != guest.policy:
             self._policies.write_policy(guest.uuid, policy)
+            self._wait_until_seen(guest)
         return PolicySet(guest.uuid, guest.name, policy)
+
+    def _wait_until_seen(self, before: GuestSnapshot) -> None:
+        """libvirt tells of a new policy a moment later; until then a turn would decide by the old one."""
+        deadline_s = self._clock.time_s() + POLICY_SEEN_S
+        while self._clock.time_s() < deadline_s:
+            seen = [guest for guest in self._source.observe().guests if guest.uuid == before.uuid]
+            if not seen or seen[0].policy != before.policy or self._clock.wait(POLL_S):
+                return
+        log.warning("%s: the new policy is written but not seen yet", printable(before.name))
 
 
 def find_vm(snapshot: HostSnapshot, wanted: str) -> GuestSnapshot:

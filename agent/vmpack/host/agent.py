@@ -1,0 +1,222 @@
+"""The agent: the loop of one host with its socket, its signals, its lock and its end.
+
+Called by `vmpack agent` and `memory_coordinator`. Promises that a second agent on the same libvirt does not
+start, that stopping gives memory back (unless told otherwise, or only observing) and says what stays packed
+and why, and that a bad configuration on SIGHUP leaves the old one in force.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from vmpack import __version__
+from vmpack.clock import SystemClock
+from vmpack.config import Config, ConfigMistakes, needs_restart
+from vmpack.errors import VmpackError
+from vmpack.host.lock import HostLock
+from vmpack.host.loop import Loop, printable, summary_line
+from vmpack.host.notify import Notifier
+from vmpack.host.parts import Parts, real_parts
+from vmpack.host.peer import Rights, group_id
+from vmpack.host.server import Server
+from vmpack.host.service import HostService
+from vmpack.model.interval import AgentStatus
+from vmpack.publish.publisher import Publisher
+from vmpack.units import format_bytes, format_seconds
+
+log = logging.getLogger(__name__)
+
+EXIT_INTERRUPTED = 130
+RELEASE_TIME_S = 120.0
+TEXTFILE_NAME = "vmpack.prom"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def run_agent(
+    config: Config, reload: Callable[[], Config], *, once: bool = False, quiet_line_every: int | None = None
+) -> int:
+    """Keep one host until SIGTERM or SIGINT; `once` ends after one interval. Returns the exit code.
+
+    `reload` reads the configuration again for SIGHUP. Raises VmpackError when the agent cannot start.
+    """
+    # Before any thread starts: only the thread that waits for signals gets them.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return Agent(config, reload, quiet_line_every).run(once)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Agent:
+    """One running agent."""
+
+    def __init__(self, config: Config, reload: Callable[[], Config], quiet_line_every: int | None) -> None:
+        self._config = config
+        self._reload = reload
+        self._clock = SystemClock()
+        self._notifier = Notifier()
+        self._stopped_by: signal.Signals | None = None
+        self._quiet_line_every = quiet_line_every
+
+    def run(self, once: bool) -> int:
+        """Start, turn until told to stop, give back, end."""
+        config, parts = self._config, real_parts(self._config)
+        with ExitStack() as at_end:
+            at_end.callback(parts.hypervisor.close)
+            rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
+            at_end.enter_context(HostLock(parts.hypervisor.identity()))
+            parts.state.prepare()
+            publisher = _publisher(config)
+            at_end.callback(publisher.close)
+            loop = self._loop(parts, publisher)
+            service = _service(loop, parts, publisher)
+            server = Server(config.socket_path, service, rights)
+            server.start()
+            at_end.callback(server.stop)
+            watcher = threading.Thread(target=self._watch_signals, args=(loop,), name="signals", daemon=True)
+            watcher.start()
+            try:
+                self._turn(loop, once)
+            finally:
+                given_back = self._give_back(loop, parts)
+        return self._exit_code(given_back and loop.status.last_error is None)
+
+    def _turn(self, loop: Loop, once: bool) -> None:
+        self._say_start(loop)
+        self._notifier.ready()
+        if not once:
+            loop.run()
+        elif loop.attempt() and (interval := loop.status.interval):
+            log.info("%s", summary_line(interval))
+
+    def _loop(self, parts: Parts, publisher: Publisher) -> Loop:
+        config = self._config
+        about = AgentStatus(
+            version=__version__,
+            pid=os.getpid(),
+            uri=config.connect_uri,
+            observe_only=config.observe_only,
+            interval_s=config.settings.memory.interval_s,
+            started_wall_s=self._clock.wall_s(),
+            last_error=None,
+            interval=None,
+        )
+        return Loop(
+            clock=self._clock,
+            source=parts.source,
+            actuator=parts.executor,
+            publisher=publisher,
+            decision=parts.decision,
+            settings=config.settings,
+            remembered=parts.state.remembered(),
+            save=parts.state.save,
+            about=about,
+            after_turn=self._tell_manager,
+            quiet_line_every=self._quiet_line_every,
+        )
+
+    def _say_start(self, loop: Loop) -> None:
+        config, packed = self._config, len(loop.remembered.guests)
+        log.info(
+            "vmpack %s on %s every %s%s%s; socket %s",
+            __version__,
+            config.connect_uri,
+            format_seconds(config.settings.memory.interval_s),
+            ", observing only" if config.observe_only else "",
+            f", going on with {packed} remembered VMs" if packed else "",
+            config.socket_path,
+        )
+
+    def _tell_manager(self, status: AgentStatus) -> None:
+        if status.last_error is not None:
+            self._notifier.alive(f"failing: {status.last_error}")
+        elif status.interval is not None:
+            observing = "observing: " if status.observe_only else ""
+            self._notifier.alive(observing + summary_line(status.interval))
+
+    def _watch_signals(self, loop: Loop) -> None:
+        while True:
+            number = signal.Signals(signal.sigwait(_SIGNALS))
+            if number is signal.SIGHUP:
+                self._take_new_configuration(loop)
+            elif self._stopped_by is None:
+                self._stopped_by = number
+                self._clock.stop()
+            else:
+                log.warning("stopped at once: memory stays packed until `vmpack release --all`")
+                os._exit(128 + number)
+
+    def _take_new_configuration(self, loop: Loop) -> None:
+        self._notifier.reloading()
+        try:
+            new = self._reload()
+        except ConfigMistakes as error:
+            for mistake in error.mistakes:
+                log.error("%s", mistake)
+            log.error("the old configuration stays in force")
+        except VmpackError as error:
+            log.error("%s; the old configuration stays in force", error)
+        else:
+            for name in needs_restart(self._config, new):
+                log.warning("%s: changed, but takes effect only after a restart", name)
+            self._config = new
+            loop.reconfigure(new.settings, new.observe_only)
+            log.info("the new configuration is in force")
+        self._notifier.ready()
+
+    def _give_back(self, loop: Loop, parts: Parts) -> bool:
+        """True unless memory should have been given back and could not be."""
+        self._notifier.stopping(RELEASE_TIME_S)
+        if self._config.observe_only:
+            return True
+        if not self._config.release_on_stop:
+            log.info("memory stays packed, as configured (agent.release_on_stop)")
+            return True
+        try:
+            with loop.lock:
+                given, remembered = parts.release.carry_out(loop.remembered, loop.settings, None)
+                loop.keep(remembered)
+        except VmpackError as error:
+            log.error("memory stays packed: %s; `vmpack release --all` gives it back", error)
+            return False
+        log.info("stopped; %s given back", format_bytes(given.given_bytes))
+        for left in given.still_packed:
+            name, packed = printable(left.name), format_bytes(left.packed_bytes)
+            log.warning("%s keeps %s packed: %s; what helps: %s", name, packed, left.why, left.cure)
+        return True
+
+    def _exit_code(self, well: bool) -> int:
+        if self._stopped_by is signal.SIGINT:
+            return EXIT_INTERRUPTED
+        return 0 if well else 1
+
+
+def _publisher(config: Config) -> Publisher:
+    return Publisher(
+        config.run_dir,
+        config.state_dir,
+        version=__version__,
+        textfile_path=config.textfile_dir / TEXTFILE_NAME if config.textfile_dir else None,
+        journal_cap_bytes=config.journal_cap_bytes,
+        journal_segment_bytes=config.journal_segment_bytes,
+        history_days=config.history_days,
+    )
+
+
+def _service(loop: Loop, parts: Parts, publisher: Publisher) -> HostService:
+    return HostService(
+        loop=loop,
+        clock=SystemClock(),
+        source=parts.source,
+        actuator=parts.executor,
+        policies=parts.driver,
+        decision=parts.decision,
+        release=parts.release,
+        state=parts.state,
+        metrics=publisher.metrics,
+    )

@@ -1,0 +1,62 @@
+"""Gives memory back without an agent: `vmpack release` when the agent is dead, and its preview.
+
+Called by the command line and by the service manager when the agent died for good. Promises that no agent
+works on the same libvirt meanwhile, and that the next one repacks nothing that was asked back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vmpack.config import Config
+from vmpack.host.lock import HostLock
+from vmpack.host.messages import GivenBack
+from vmpack.host.parts import Parts, real_parts
+from vmpack.host.service import FOR_EVER_S, find_vm
+from vmpack.model.plan import Plan
+
+
+def release_offline(config: Config, vm: str | None) -> GivenBack:
+    """Give one VM its memory back and hold it; with None give all VMs theirs and freeze the host.
+
+    Raises AlreadyRunningError while an agent runs, UsageError for an unknown VM, and UnavailableError,
+    AccessError or HypervisorLostError when libvirt cannot be reached.
+    """
+    with _alone(config) as parts:
+        parts.state.prepare()
+        if vm is None:
+            parts.state.freeze(True)
+        uuids = _chosen(parts, vm)
+        if vm is not None:
+            guest = find_vm(parts.source.observe(), vm)
+            held = dataclasses.replace(guest.policy, hold_until_s=FOR_EVER_S)
+            parts.driver.write_policy(guest.uuid, held)
+        given, remembered = parts.release.carry_out(parts.state.remembered(), config.settings, uuids)
+        parts.state.save(remembered)
+        return given
+
+
+def preview_release(config: Config, vm: str | None) -> Plan:
+    """What a release would do now; changes nothing and needs no lock. Raises as `release_offline`."""
+    parts = real_parts(config)
+    try:
+        remembered = parts.state.remembered()
+        return parts.release.look(remembered, config.settings, _chosen(parts, vm))
+    finally:
+        parts.hypervisor.close()
+
+
+@contextmanager
+def _alone(config: Config) -> Iterator[Parts]:
+    parts = real_parts(config)
+    try:
+        with HostLock(parts.hypervisor.identity()):
+            yield parts
+    finally:
+        parts.hypervisor.close()
+
+
+def _chosen(parts: Parts, vm: str | None) -> frozenset[str] | None:
+    return None if vm is None else frozenset({find_vm(parts.source.observe(), vm).uuid})

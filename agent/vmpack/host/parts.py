@@ -1,0 +1,52 @@
+"""The real parts of one host, put together: libvirt, source, executor, state, decisions.
+
+Used by the agent, and by a release without an agent; so both see and do the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmpack.act.driver import LibvirtDriver
+from vmpack.act.executor import Executor
+from vmpack.clock import SystemClock
+from vmpack.config import Config
+from vmpack.decide.memory import plan, remember
+from vmpack.decide.release import plan_release
+from vmpack.host.loop import Decision
+from vmpack.host.release import Release
+from vmpack.host.state import State
+from vmpack.hypervisor import Hypervisor
+from vmpack.observe.source import HostSource
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One host's parts; `hypervisor.close()` ends them."""
+
+    hypervisor: Hypervisor
+    state: State
+    source: HostSource
+    driver: LibvirtDriver
+    executor: Executor
+    decision: Decision
+    release: Release
+
+
+def real_parts(config: Config) -> Parts:
+    """Put the parts together; nothing is opened or written yet."""
+    hypervisor = Hypervisor(config.connect_uri)
+    state = State(config.state_dir)
+    # A clock of their own that nobody stops: a stopping agent still has memory to give back.
+    clock = SystemClock()
+    source = HostSource(
+        hypervisor,
+        clock,
+        pretended_bytes=config.settings.host.memory_bytes,
+        frozen=state.frozen,
+        claims=state.claims,
+    )
+    driver = LibvirtDriver(hypervisor)
+    executor = Executor(driver, clock)
+    release = Release(source, executor, plan_release, remember)
+    return Parts(hypervisor, state, source, driver, executor, Decision(plan, remember), release)
