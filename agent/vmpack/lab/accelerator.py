@@ -1,7 +1,7 @@
-"""Which accelerator the lab's guests can run on: KVM where it really works, else QEMU's own translation (TCG).
+"""What runs the lab's guests: KVM where it really works, else QEMU's own translation (TCG).
 
-Called by the lab before it writes a domain's XML. A /dev/kvm that opens proves nothing (nested hosts have one
-that cannot run a guest), so KVM must also make a virtual machine.
+Called by the lab before it writes a domain's XML. A /dev/kvm that opens proves nothing (nested hosts have
+one that cannot run a guest), so KVM must also make a virtual machine.
 """
 
 import fcntl

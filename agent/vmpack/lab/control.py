@@ -1,7 +1,7 @@
 """The lab's control channel into a guest: memory and CPU loads on request, and commands.
 
-Called through `LabGuest.control` by the demo, the tests and `vmpack lab`. The other end is guest/ctl. A guest's
-words are read with care: any answer that is not of the agreed form raises BadDataError.
+Called through `LabGuest.control` by the demo, the tests and `vmpack lab`. The other end is guest/ctl. A
+guest's words are read with care: any answer that is not of the agreed form raises BadDataError.
 """
 
 import base64
@@ -74,11 +74,17 @@ class GuestControl:
             raise BadDataError(f"the guest said nothing of {error}") from error
 
     def load_tmpfs(self, amount_bytes: int, rate_bytes_per_s: int = 0) -> None:
-        """Start to fill tmpfs by this much (whole 64 KiB), at a rate (0: at once); it waits where memory is short."""
+        """Start to fill tmpfs by this much (whole 64 KiB), at a rate (0: at once).
+
+        The load waits while memory is short.
+        """
         self.ask(f"shm {-(-amount_bytes // (64 * KIB)) * 64} {rate_bytes_per_s // KIB}")
 
     def load_anonymous(self, amount_bytes: int, rate_bytes_per_s: int = 0) -> None:
-        """Start to hold anonymous memory (whole MiB), at a rate (0: at once). The OOM killer takes this first."""
+        """Start to hold anonymous memory (whole MiB), at a rate (0: at once).
+
+        The OOM killer takes this first.
+        """
         self.ask(f"anon {-(-amount_bytes // (1024 * KIB)) * 1024} {rate_bytes_per_s // KIB}")
 
     def free(self) -> None:

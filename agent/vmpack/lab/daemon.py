@@ -1,8 +1,9 @@
 """A private libvirtd that several programs can use, far from the system's own.
 
-Called by `Lab`. As root it runs in its own mount, network and host name space, where libvirt's system folders are
-the lab's; as an ordinary user it runs in session mode with its own folders. It runs below the reaper, so that no
-guest outlives it, and holds the lab's lock while it runs. The system's libvirt is never touched.
+Called by `Lab`. As root it runs in its own mount, network and host name space, where libvirt's system
+folders are the lab's; as an ordinary user it runs in session mode with its own folders. It runs below the
+reaper, so that no guest outlives it, and holds the lab's lock while it runs. The system's libvirt is never
+touched.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ class PrivateDaemon:
         self._reaper = reaper
 
     def stop(self) -> None:
-        """End the daemon and its guests; returns when none is left. Raises HypervisorError when that fails."""
+        """End the daemon and its guests; returns when none is left. Raises HypervisorError."""
         if self._reaper is not None:
             self._reaper.end()
         stop_daemon(self._state)
@@ -136,7 +137,7 @@ def kill_leftovers(state: StateFolder) -> list[int]:
 
 
 def leftovers(state: StateFolder) -> list[int]:
-    """Process ids of QEMUs whose command line carries this lab's mark; the dead that wait for burial do not count."""
+    """Process ids of living QEMUs whose command line carries this lab's mark."""
     mark = re.compile(rb"(?:^|[ \0])vmpack\.lab=" + re.escape(os.fsencode(state.root)) + rb"(?:[ \0]|$)")
     found = []
     for process in Path("/proc").iterdir():

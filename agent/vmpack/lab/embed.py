@@ -1,6 +1,6 @@
 """libvirt's QEMU driver inside this process: no daemon, one process only.
 
-Called by `Lab.embedded`. QEMUs outlive the process, so a program that uses this runs below `reaper.supervise`.
+Called by `Lab.embedded`. QEMUs outlive the process, so a program that uses this runs below `supervise`.
 """
 
 from urllib.parse import quote
@@ -24,7 +24,7 @@ class EmbeddedLibvirt:
     """The driver's folder and address; the driver itself lives as long as a connection to `uri` is open."""
 
     def __init__(self, state: StateFolder, as_root: bool) -> None:
-        """Raises nothing; opening `uri` may, and only a program below `supervise` can open it as root on Debian."""
+        """As root on Debian only a program below `supervise` can open `uri`."""
         (state.etc / "qemu.conf").write_text(QEMU_CONF_AS_ROOT if as_root else QEMU_CONF)
         self.uri = f"qemu:///embed?root={quote(str(state.root))}"
         self.pid_folder = state.root / "run/qemu"

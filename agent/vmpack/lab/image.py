@@ -1,7 +1,7 @@
 """The lab guest's image: a kernel and an initramfs, made once in seconds and kept in a cache.
 
-Called by the lab before it starts guests. Promises that a returned image is whole: it is made beside its place
-and renamed into it, so builders at the same time and a build cut short do no harm.
+Called by the lab before it starts guests. Promises that a returned image is whole: it is made beside its
+place and renamed into it, so builders at the same time and a build cut short do no harm.
 """
 
 import gzip
@@ -21,8 +21,8 @@ from vmpack.lab.packages import DebianPackages, GuestFiles, HostFiles, find_pack
 
 _LAYOUT = 1  # raise it when _initramfs places things differently
 _MODULES = (
-    "virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "lzo_rle", "zram",
-    "button", "evdev",
+    "virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng",
+    "lzo_rle", "zram", "button", "evdev",
 )  # fmt: skip
 _SCRIPTS = {"init": "init", "ctl": "bin/ctl", "load": "bin/load", "ready": "bin/ready", "agent": "bin/agent",
             "dhcp": "bin/dhcp"}  # fmt: skip
@@ -30,7 +30,7 @@ _TEXTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
     "etc/group": "root:x:0:\n",
     "etc/shadow": "root:*:19000:0:99999:7:::\n",
-    "etc/os-release": 'ID=vmpack-lab\nNAME="vmpack lab guest"\nVERSION_ID=1\nPRETTY_NAME="vmpack lab guest"\n',
+    "etc/os-release": 'ID=vmpack-lab\nNAME="vmpack lab"\nVERSION_ID=1\nPRETTY_NAME="vmpack lab guest"\n',
 }
 _PROGRAMS = {
     "etc/acpi/PWRF/00000080": "#!/bin/sh\nexec poweroff -f\n",
@@ -58,7 +58,8 @@ def image_cache() -> Path:
 def build_image(cache: Path | None = None) -> GuestImage:
     """Return the image for this machine, made first where the cache lacks it.
 
-    Raises UnavailableError where a program or a package is missing, AccessError where the cache is not writable.
+    Raises UnavailableError where a program or a package is missing, AccessError where the cache is not
+    writable.
     """
     cache = cache or image_cache()
     source = find_packages()

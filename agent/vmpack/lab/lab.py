@@ -15,17 +15,30 @@ from vmpack.errors import AlreadyRunningError, GuestGoneError, HypervisorError, 
 from vmpack.hypervisor import Hypervisor, translated
 from vmpack.lab.accelerator import Accelerator, detect_accelerator
 from vmpack.lab.control import GuestControl
-from vmpack.lab.daemon import PrivateDaemon, find_daemon, kill_leftovers, leftovers, start_daemon
+from vmpack.lab.daemon import PrivateDaemon, find_daemon, kill_leftovers, leftovers, start_daemon, stop_daemon
 from vmpack.lab.domain_xml import domain_xml, find_emulator
 from vmpack.lab.embed import EmbeddedLibvirt
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.image import GuestImage, build_image
 from vmpack.lab.state import StateFolder, named_state, temporary_state
+from vmpack.units import KIB
 
 READY_DEADLINE_S = 180.0
 
 # A busy libvirt starts guests one after the other anyway; more threads only queue.
 _PARALLEL_STARTS = 4
+
+
+def end_lab(name: str = "default") -> bool:
+    """End the named lab with all its guests, also what a crash left of it; False when there was nothing.
+
+    Raises HypervisorError when something does not end.
+    """
+    state = named_state(name)
+    found = state.root.is_dir()
+    stop_daemon(state)
+    state.remove()
+    return found
 
 
 class LabGuest:
@@ -64,6 +77,12 @@ class LabGuest:
             raise GuestGoneError(f"guest {self.name} has no process") from error
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def size(self) -> tuple[int, int, int]:
+        """Nominal and balloon in bytes, and the number of vCPUs. Raises GuestGoneError."""
+        with translated(f"read the size of guest {self.name}"):
+            _, nominal_kib, balloon_kib, vcpus, _ = self.domain.info()
+        return nominal_kib * KIB, balloon_kib * KIB, vcpus
+
     def console_text(self) -> str:
         """All that the guest has printed since it was started first."""
         with suppress(OSError):
@@ -93,7 +112,7 @@ class Lab:
 
     @classmethod
     def embedded(cls) -> "Lab":
-        """A lab inside this process, which should run below `reaper.supervise`: its guests outlive it otherwise."""
+        """A lab inside this process, which must run below `supervise`: its guests outlive it otherwise."""
         state = temporary_state()
         return cls(state, EmbeddedLibvirt(state, as_root=os.geteuid() == 0))
 
@@ -105,7 +124,7 @@ class Lab:
 
     @classmethod
     def up(cls, name: str = "default") -> "Lab":
-        """The named lab, started where it does not run; it lives on after this process. Clears a crashed one away.
+        """The named lab, started where it does not run; it outlives this process. Crashed ones are cleared.
 
         Raises UnavailableError, AccessError, HypervisorError.
         """
@@ -173,7 +192,10 @@ class Lab:
         return guests[name]
 
     def close(self) -> None:
-        """Destroy all guests, end the daemon, delete the folder. Raises HypervisorError if a guest still runs."""
+        """Destroy all guests, end the daemon, delete the folder.
+
+        Raises HypervisorError if a guest still runs.
+        """
         for guest in self.guests() if isinstance(self._libvirt, EmbeddedLibvirt) else ():
             guest.destroy()
         self.hypervisor.close()

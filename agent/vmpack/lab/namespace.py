@@ -1,12 +1,13 @@
-"""Run a program as if libvirt's system folders were a lab's own: in a private mount, network and host name space.
+"""Run a program as if libvirt's system folders were a lab's own, in namespaces of its own.
 
-Run as root, below the reaper, by the private daemon, and by `supervise` (without a state folder: then only the user
-names are added). It stands alone, like the reaper:
+Run as root, below the reaper, by the private daemon, and by `supervise` (without a state folder: then only
+the user names are added). It stands alone, like the reaper:
 
     python3 -I -S namespace.py [STATE_FOLDER HOST_NAME] -- PROGRAM ARGUMENTS...
 
-Debian's libvirt does not start as root where its user libvirt-qemu is missing, although the lab's guests run as root;
-the package that makes this user also starts services, so the lab does without it and shows libvirt such a user.
+Debian's libvirt does not start as root where its user libvirt-qemu is missing, although the lab's guests
+run as root; the package that makes this user also starts services, so the lab does without it and shows
+libvirt such a user.
 """
 
 import ctypes
@@ -42,7 +43,7 @@ _USER_LINES = {
 
 
 class Namespace:
-    """The calling thread's own view of the machine, from its creation on. Raises OSError where that is forbidden."""
+    """The calling thread's own view of the machine, from now on. Raises OSError where that is forbidden."""
 
     def __init__(self, flags: int = 0) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)

@@ -77,7 +77,7 @@ class HostFiles:
 
 
 def find_packages() -> DebianPackages | HostFiles:
-    """Choose the source for this machine, without downloading. Raises UnavailableError with what to install."""
+    """Choose the source for this machine, without downloading. Raises UnavailableError."""
     if platform.machine() != "x86_64":
         raise UnavailableError(
             f"the lab makes x86_64 guests only, and this machine is {platform.machine()}",
@@ -137,7 +137,7 @@ def run_tool(name: str, *arguments: str, hint: str = "", folder: Path | None = N
 
 
 def shared_libraries(program: Path, extra: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """Paths of the libraries a program loads, its loader included. Raises UnavailableError where one is missing."""
+    """Paths of the libraries a program loads, its loader included. Raises UnavailableError."""
     folders = os.pathsep.join(map(str, extra))
     environment = {**os.environ, "LC_ALL": "C", **({"LD_LIBRARY_PATH": folders} if folders else {})}
     listing = subprocess.run(

@@ -1,9 +1,10 @@
 """A small parent for programs whose QEMUs outlive them: it adopts every orphan, and leaves none behind.
 
-QEMU makes itself a daemon, so it belongs to nobody once its starter is gone. `supervise.supervise` and the private daemon run
-their program below this one. It takes in what the program leaves, buries the dead at once (libvirt waits for
-that), and when the program ends, or SIGTERM comes, or the starter dies (its end of the `--tie` pipe closes),
-it ends the program and kills whatever is left. It stands alone, because it is also run as a program:
+QEMU makes itself a daemon, so it belongs to nobody once its starter is gone. `supervise` and the
+private daemon run their program below this one. It takes in what the program leaves, buries the dead at
+once (libvirt waits for that), and when the program ends, or SIGTERM comes, or the starter dies (its end of
+the `--tie` pipe closes), it ends the program and kills whatever is left. It stands alone, because it is
+also run as a program:
 
     python3 -I -S reaper.py [--tie FD] [--lock FD] -- PROGRAM ARGUMENTS...
 """

@@ -1,7 +1,7 @@
 """The folder that one lab keeps everything in: configuration, sockets, consoles, logs.
 
-Called by every other file of the lab. Promises that the folder belongs to the caller and nobody else may enter,
-and that socket paths in it stay below the 108 bytes that a unix socket may have.
+Called by every other file of the lab. Promises that the folder belongs to the caller and nobody else may
+enter, and that socket paths in it stay below the 108 bytes that a unix socket may have.
 """
 
 import os
@@ -74,10 +74,15 @@ def base_folder() -> Path:
 
 
 def named_state(name: str) -> StateFolder:
-    """The folder of the lab with this name, made or not. Raises UsageError for names that do not fit."""
+    """The folder of the lab with this name, made or not.
+
+    Raises UsageError for names that do not fit, AccessError where the place for labs belongs to somebody else.
+    """
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name for a lab", "use up to 16 letters, digits, - and _")
-    return StateFolder(base_folder() / name)
+    base = base_folder()
+    _make_own(base)
+    return StateFolder(base / name)
 
 
 def temporary_state() -> StateFolder:
@@ -87,14 +92,6 @@ def temporary_state() -> StateFolder:
     state = StateFolder(Path(tempfile.mkdtemp(prefix="t-", dir=base)))
     state.prepare()
     return state
-
-
-def known_states() -> list[StateFolder]:
-    """Folders of this user's labs, running or left over."""
-    base = base_folder()
-    if not base.is_dir():
-        return []
-    return [StateFolder(path) for path in sorted(base.iterdir()) if path.is_dir()]
 
 
 def _make_own(folder: Path) -> None:

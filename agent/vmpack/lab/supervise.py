@@ -15,8 +15,9 @@ from vmpack.lab.reaper import Reaper, attend, block_signals, exit_code, reap_dea
 def supervise(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """Run a program below a reaper, in this terminal, and return its exit code (128 + N after signal N).
 
-    Signals go on to the program. However it ends, and however this process ends, nothing it started is left.
-    An embedded libvirt keeps its log to itself. As root the program sees the user that Debian's libvirt insists on. Must be called in the main thread.
+    Signals go on to the program. However it ends, and however this process ends, nothing it started is
+    left. An embedded libvirt keeps its log to itself. As root the program sees the user that Debian's
+    libvirt insists on. Must be called in the main thread.
     """
     command = list(argv)
     environment = {

@@ -1,0 +1,277 @@
+"""`vmpack lab`: make, load and end tiny real guests under a libvirt of their own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vmpack.cli.amounts import memory_bytes
+from vmpack.cli.safe_text import shown
+from vmpack.errors import UsageError
+from vmpack.units import MIB, format_bytes, format_seconds, parse_rate
+
+if TYPE_CHECKING:
+    from vmpack.lab.lab import Lab, LabGuest
+
+_DESCRIPTION = """\
+Tiny real guests (QEMU, with or without KVM) under a private libvirt, to see and test packing without
+touching anybody's VMs. Needs QEMU and libvirt's daemon; root or an ordinary user; nothing is installed and
+the system's own libvirt is left alone.
+
+examples:
+  vmpack lab up                                  four guests of 128 MiB
+  vmpack lab load g1 --memory 60MiB --rate 10MiB/s
+  vmpack lab load g1 --free
+  vmpack lab exec g1 cat /proc/meminfo
+  memory_coordinator 2 --connect "$(vmpack lab uri)"
+  vmpack lab down                                ends all of it
+"""
+_UP = """\
+Start the lab, or add the guests it lacks. They are called g1, g2, ... and run until `vmpack lab down`.
+
+examples:
+  vmpack lab up
+  vmpack lab up --guests 2 --memory 256MiB --autodeflate
+  vmpack lab up --name other --guests 1
+"""
+_EXEC = """\
+Run a command in a guest; its exit code is ours, its output (errors included) comes on standard output.
+
+examples:
+  vmpack lab exec g1 free -m
+  vmpack lab exec g1 sh -c 'dmesg | tail'
+"""
+_LOAD = """\
+Make a guest use memory or CPU, from inside. Loads add up until they are ended.
+
+examples:
+  vmpack lab load g1 --memory 60MiB               at once, in a file system in memory
+  vmpack lab load g1 --memory 60MiB --rate 10MiB/s
+  vmpack lab load g1 --memory 60MiB --anonymous   the guest's OOM killer may take this
+  vmpack lab load g1 --cpu 1                      one busy loop
+  vmpack lab load g1 --free                       end every load
+  vmpack lab load g1                              show the loads
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command and its verbs."""
+    parser = _add(subparsers, "lab", "make and load tiny real guests", _DESCRIPTION)
+    verbs = parser.add_subparsers(title="verbs", dest="verb", required=True, metavar="VERB")
+    up = _add(verbs, "up", "start the lab, or the guests it lacks", _UP)
+    up.add_argument("--guests", type=_count, default=4, metavar="N", help="how many (default: 4)")
+    up.add_argument(
+        "--memory", type=memory_bytes, default=128 * MIB, metavar="SIZE", help="of each (default: 128MiB)"
+    )
+    up.add_argument("--vcpus", type=_count, default=2, metavar="N", help="of each (default: 2)")
+    up.add_argument(
+        "--autodeflate",
+        action="store_true",
+        help="let the balloon give way before the guest's OOM killer acts",
+    )
+    up.add_argument(
+        "--no-free-page-reporting", action="store_true", help="keep what a guest frees until it is ballooned"
+    )
+    for verb, what in (
+        ("list", "show the guests"),
+        ("uri", "print libvirt's address"),
+        ("down", "end the lab"),
+    ):
+        _add(verbs, verb, what, what[0].upper() + what[1:] + ".")
+    verbs.choices["list"].add_argument("--json", action="store_true", help="print one JSON object")
+    execute = _add(verbs, "exec", "run a command in a guest", _EXEC)
+    execute.add_argument("guest", metavar="GUEST")
+    execute.add_argument(
+        "argv", nargs=argparse.REMAINDER, metavar="CMD...", help="the command and its arguments"
+    )
+    load = _add(verbs, "load", "make a guest use memory or CPU", _LOAD)
+    load.add_argument("guest", metavar="GUEST")
+    load.add_argument("--memory", type=memory_bytes, metavar="SIZE", help="take so much more")
+    load.add_argument(
+        "--rate", type=_rate, default=0, metavar="SIZE/s", help="no faster than this (default: at once)"
+    )
+    load.add_argument("--anonymous", action="store_true", help="memory of a process, which can be OOM-killed")
+    load.add_argument("--cpu", type=_count, metavar="N", help="start N busy loops")
+    load.add_argument("--free", action="store_true", help="end all loads of the guest")
+    for verb_parser in verbs.choices.values():
+        verb_parser.add_argument("--name", default="default", help="which lab (default: default)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one verb. Raises VmpackError."""
+    verbs: dict[str, Callable[[argparse.Namespace], int]] = {
+        "up": _up,
+        "list": _list,
+        "uri": _uri,
+        "exec": _exec,
+        "load": _load,
+        "down": _down,
+    }
+    return verbs[args.verb](args)
+
+
+def _up(args: argparse.Namespace) -> int:
+    from vmpack.lab.accelerator import detect_accelerator
+    from vmpack.lab.guest_spec import GuestSpec
+    from vmpack.lab.image import build_image
+    from vmpack.lab.lab import Lab
+
+    specs = [
+        GuestSpec(
+            f"g{number}",
+            memory_bytes=args.memory,
+            vcpus=args.vcpus,
+            autodeflate=args.autodeflate,
+            free_page_reporting=not args.no_free_page_reporting,
+        )
+        for number in range(1, args.guests + 1)
+    ]
+    started_s = time.monotonic()
+    _say("preparing the guest's image (a download the first time)")
+    build_image()
+    lab = Lab.up(args.name)
+    running = {guest.name for guest in lab.guests()}
+    missing = [spec for spec in specs if spec.name not in running]
+    if missing:
+        accelerator = detect_accelerator()
+        _say(f"starting {_guests(len(missing))} with {accelerator.kind.upper()} ({accelerator.reason})")
+        lab.start(*missing)
+        lab.wait_ready()
+        _say(f"up after {format_seconds(time.monotonic() - started_s)}: {_names(lab)}")
+    else:
+        _say(f"lab {args.name} is up already: {_names(lab)}")
+    print(_next_steps(lab.uri, args.name))
+    return 0
+
+
+def _next_steps(uri: str, name: str) -> str:
+    option = _name_option(name)
+    return f"""\
+next:
+  memory_coordinator 2 --connect '{uri}'   pack these guests (Ctrl-C ends it)
+  vmpack status                            what it does, from another terminal
+  vmpack lab load g1 --memory 60MiB{option}       give a guest something to do
+  vmpack lab down{option}                         end the guests and their libvirt"""
+
+
+def _list(args: argparse.Namespace) -> int:
+    lab = _attach(args)
+    records = [_record(guest) for guest in lab.guests()]
+    if args.json:
+        print(json.dumps({"name": args.name, "uri": lab.uri, "guests": records}, indent=2))
+        return 0
+    print(f"{'GUEST':<16} {'MEMORY':>9} {'BALLOON':>9} {'VCPUS':>5} {'HOST RSS':>9} {'PID':>8}  STATE")
+    for record in records:
+        print(
+            f"{shown(record['name'], 16):<16} {format_bytes(record['memory_bytes']):>9} "
+            f"{format_bytes(record['balloon_bytes']):>9} {record['vcpus']:>5} "
+            f"{format_bytes(record['rss_bytes']):>9} {record['pid']:>8}  {record['state']}"
+        )
+    return 0
+
+
+def _record(guest: LabGuest) -> dict[str, Any]:
+    memory_bytes_, balloon_bytes, vcpus = guest.size()
+    return {
+        "name": guest.name,
+        "uuid": guest.uuid,
+        "pid": guest.pid,
+        "memory_bytes": memory_bytes_,
+        "balloon_bytes": balloon_bytes,
+        "vcpus": vcpus,
+        "rss_bytes": guest.rss_bytes(),
+        "state": "ready" if guest.is_ready() else "booting",
+    }
+
+
+def _uri(args: argparse.Namespace) -> int:
+    print(_attach(args).uri)
+    return 0
+
+
+def _exec(args: argparse.Namespace) -> int:
+    if not args.argv:
+        raise UsageError("no command given", "write for example: vmpack lab exec g1 free -m")
+    result = _attach(args).guest(args.guest).control.run(args.argv)
+    sys.stdout.write(result.output)
+    return result.exit_code
+
+
+def _load(args: argparse.Namespace) -> int:
+    if args.memory is None and (args.rate or args.anonymous):
+        raise UsageError("--rate and --anonymous belong to --memory", "add for example --memory 60MiB")
+    control = _attach(args).guest(args.guest).control
+    if args.free:
+        control.free()
+        control.calm()
+    if args.memory is not None:
+        start = control.load_anonymous if args.anonymous else control.load_tmpfs
+        start(args.memory, args.rate)
+    if args.cpu is not None:
+        control.burn(args.cpu)
+    loads = control.progress()
+    for load in loads:
+        amount = (
+            ""
+            if load.kind == "cpu"
+            else f" {format_bytes(load.held_bytes)} of {format_bytes(load.wanted_bytes)},"
+        )
+        print(f"{args.guest}: {load.kind}{amount} {load.state}")
+    if not loads:
+        print(f"{args.guest}: no load")
+    return 0
+
+
+def _down(args: argparse.Namespace) -> int:
+    from vmpack.lab.lab import end_lab
+
+    if end_lab(args.name):
+        print(f"lab {args.name} is down: no guest of it runs any more")
+    else:
+        print(f"lab {args.name} was not up")
+    return 0
+
+
+def _attach(args: argparse.Namespace) -> Lab:
+    from vmpack.lab.lab import Lab
+
+    return Lab.attach(args.name)
+
+
+def _names(lab: Lab) -> str:
+    return ", ".join(shown(guest.name) for guest in lab.guests())
+
+
+def _guests(count: int) -> str:
+    return "1 guest" if count == 1 else f"{count} guests"
+
+
+def _name_option(name: str) -> str:
+    return "" if name == "default" else f" --name {name}"
+
+
+def _say(text: str) -> None:
+    print(f"vmpack lab: {text}", file=sys.stderr, flush=True)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 255")
+    return int(text)
+
+
+def _rate(text: str) -> int:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add(subparsers: Any, name: str, what: str, description: str) -> Any:
+    return subparsers.add_parser(
+        name, help=what, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
