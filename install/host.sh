@@ -158,7 +158,7 @@ remove() { # KIND PATH
     case $1 in
     link) case $(readlink "$2" 2>/dev/null) in "$home"/*) step "removing $2" rm -f "$2" ;; esac ;;
     file) [ ! -e "$2" ] || step "removing $2" rm -f "$2" ;;
-    tree) case $2 in "$home"/*) [ ! -e "$2" ] || step "removing $2" rm -rf "$2" ;; esac ;;
+    tree) case $2 in "$home"/*) [ ! -e "$2" ] && [ ! -L "$2" ] || step "removing $2" rm -rf "$2" ;; esac ;;
     esac
 }
 
