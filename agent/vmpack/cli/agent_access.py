@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmpack.host.client import AgentClient
 
 SOCKET_NAME = "agent.sock"
+LAB_ADDRESS = "lab"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,3 +48,12 @@ def client(args: argparse.Namespace) -> AgentClient:
     from vmpack.host.client import AgentClient
 
     return AgentClient(args.socket if args.socket is not None else run_dir(args) / SOCKET_NAME)
+
+
+def connect_uri(given: str | None) -> str | None:
+    """The libvirt that --connect names; `lab` is that of the running lab. None stays None (configured)."""
+    if given != LAB_ADDRESS:
+        return given
+    from vmpack.lab.lab import Lab
+
+    return Lab.attach().uri

@@ -7,8 +7,6 @@ import time
 from vmpack.model.guest import GuestPolicy
 from vmpack.units import format_bytes, format_ratio
 
-FOREVER_S = 1e18
-"""`hold_until_s` of a hold that only its end ends."""
 LAST_DATE_S = 1e11
 """An expiry beyond this (some 3000 years) is no date for people."""
 

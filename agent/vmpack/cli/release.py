@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmpack.cli import agent_access
 from vmpack.cli.action_text import asked_words, outcome_line
-from vmpack.cli.policy_text import FOREVER_S
 from vmpack.cli.safe_text import shown
 from vmpack.decide.explain import words
-from vmpack.errors import UnavailableError, VmpackError
+from vmpack.errors import UnavailableError
 from vmpack.model.codec import encode
 from vmpack.units import format_bytes
 
 if TYPE_CHECKING:
+    from vmpack.config import Config
     from vmpack.host.messages import GivenBack
-    from vmpack.model.guest import GuestSnapshot
-    from vmpack.model.plan import Plan, Remembered
+    from vmpack.model.plan import Plan
 
 EXIT_STILL_PACKED = 3
 DOES_NOT_FIT = "release_does_not_fit"
@@ -42,7 +38,7 @@ examples:
 packed_bytes, why, cure}]. With --dry-run: actions, does_not_fit [{uuid, name, why, cure}].
 
 exit code: 0 all given back, 1 something failed, 2 no such VM, 3 a part does not fit and stays
-packed, 69 no libvirt, 75 an agent runs but does not answer, 77 no permission."""
+packed, 69 no libvirt, 75 an agent runs but does not answer here, 77 no permission."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -74,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         given = agent_access.client(args).release(args.vm)
     except UnavailableError:
-        with _Alone(args) as alone:
-            given = alone.release(args.vm)
+        from vmpack.host.offline import release_offline
+
+        given = release_offline(_configuration(args), args.vm)
     print(json.dumps(encode(given), indent=2) if args.json else "\n".join(given_lines(given, args.all)))
     if any(outcome.status == "failed" for outcome in given.outcomes):
         return 1
@@ -129,8 +126,9 @@ def _look(args: argparse.Namespace) -> Plan:
     try:
         interval = agent_access.client(args).status().interval
     except UnavailableError:
-        with _Alone(args) as alone:
-            return alone.look(args.vm)
+        from vmpack.host.offline import preview_release
+
+        return preview_release(_configuration(args), args.vm)
     if interval is None:
         raise UnavailableError("no interval went through yet", "try again in a moment")
     uuids = None if args.vm is None else frozenset({find_vm(interval.snapshot, args.vm).uuid})
@@ -138,77 +136,9 @@ def _look(args: argparse.Namespace) -> Plan:
     return plan_release(interval.snapshot, interval.plan.remembered, settings, uuids)
 
 
-class _Alone:
-    """A release without an agent: its own look at libvirt and its own hands. A context manager."""
+def _configuration(args: argparse.Namespace) -> Config:
+    from vmpack.config import override
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        from vmpack.act.driver import LibvirtDriver
-        from vmpack.act.executor import Executor
-        from vmpack.clock import SystemClock
-        from vmpack.decide.memory import remember
-        from vmpack.decide.release import plan_release
-        from vmpack.host.release import Release
-        from vmpack.host.state import State
-        from vmpack.hypervisor import Hypervisor
-        from vmpack.observe.source import HostSource
-
-        config, clock = agent_access.configuration(), SystemClock()
-        self._settings = config.settings
-        self._state = State(args.state_dir or config.state_dir)
-        self._hypervisor = Hypervisor(str(args.connect or config.connect_uri))
-        self._source = HostSource(
-            self._hypervisor,
-            clock,
-            pretended_bytes=config.settings.host.memory_bytes,
-            frozen=self._state.frozen,
-            claims=self._state.claims,
-        )
-        self._driver = LibvirtDriver(self._hypervisor)
-        self._release = Release(self._source, Executor(self._driver, clock), plan_release, remember)
-
-    def __enter__(self) -> _Alone:
-        return self
-
-    def __exit__(self, *_failure: object) -> None:
-        self._hypervisor.close()
-
-    def look(self, vm: str | None) -> Plan:
-        """The plan alone. Raises VmpackError when libvirt cannot be reached or the VM is not known."""
-        uuids = None if vm is None else frozenset({self._find(vm).uuid})
-        return self._release.look(self._state.remembered(), self._settings, uuids)
-
-    def release(self, vm: str | None) -> GivenBack:
-        """Freeze the host, or hold the VM; give back; remember. Raises AlreadyRunningError beside an agent.
-
-        A full or broken disk does not keep memory from its owners: it is warned of, and the rest is done.
-        """
-        from vmpack.host.lock import HostLock
-
-        with HostLock(self._hypervisor.identity()):
-            uuids = None
-            if vm is None:
-                _or_warn("freeze the host", lambda: self._state.freeze(True))
-            else:
-                guest = self._find(vm)
-                uuids = frozenset({guest.uuid})
-                held = dataclasses.replace(guest.policy, hold_until_s=FOREVER_S)
-                _or_warn("hold the VM", lambda: self._driver.write_policy(guest.uuid, held))
-            given, remembered = self._release.carry_out(self._state.remembered(), self._settings, uuids)
-            _or_warn("remember what was done", lambda: self._keep(remembered))
-            return given
-
-    def _keep(self, remembered: Remembered) -> None:
-        self._state.prepare()
-        self._state.save(remembered)
-
-    def _find(self, vm: str) -> GuestSnapshot:
-        from vmpack.host.service import find_vm
-
-        return find_vm(self._source.observe(), vm)
-
-
-def _or_warn(what: str, step: Callable[[], None]) -> None:
-    try:
-        step()
-    except VmpackError as error:
-        sys.stderr.write(f"vmpack: could not {what}: {shown(str(error))}\n")
+    state_dir = None if args.state_dir is None else str(args.state_dir.absolute())
+    changes = {"agent.connect_uri": agent_access.connect_uri(args.connect), "agent.state_dir": state_dir}
+    return override(agent_access.configuration(), changes)
