@@ -22,25 +22,20 @@ def uuid_of(index: int) -> str:
     return f"00000000-0000-4000-8000-{index:012x}"
 
 
-def guest(
-    index: int = 1, name: str | None = None, *, used: int = 30, now_s: float = builders.NOW_S
-) -> GuestSnapshot:
-    """A running guest of 256 MiB that uses `used` MiB."""
+def guest(index: int = 1, name: str | None = None, **mib: int) -> GuestSnapshot:
+    """A running guest of 256 MiB; `used` and `balloon` in MiB."""
     return builders.guest(
         name if name is not None else f"web-{index}",
-        used=used,
-        now_s=now_s,
         uuid=uuid_of(index),
         vcpus=(VcpuTime(0, 123_456_789 + index, 5_000), VcpuTime(1, 98_765_432, None)),
+        **mib,
     )
 
 
-def snapshot(
-    guests: tuple[GuestSnapshot, ...], *, now_s: float = builders.NOW_S, frozen: bool = False
-) -> HostSnapshot:
+def snapshot(guests: tuple[GuestSnapshot, ...], *, frozen: bool = False) -> HostSnapshot:
     """A large host with these guests."""
     pressure = Pressure(0.01, 0.0, 4200, 17)
-    return builders.host(*guests, now_s=now_s, pressure=pressure, frozen=frozen)
+    return builders.host(*guests, pressure=pressure, frozen=frozen)
 
 
 def decided(
@@ -59,7 +54,7 @@ def interval(*guests: GuestSnapshot, frozen: bool = False) -> Interval:
 def history_of(
     count: int, *, guests: int = 2, first: int = 1, settings: Settings = builders.EAGER
 ) -> list[tuple[Interval, Remembered]]:
-    """`count` turns that follow each other, each with what its decision got; guests come to use more and less."""
+    """`count` turns, each with what its decision got; the guests come to use more and less."""
     turns: list[tuple[Interval, Remembered]] = []
     remembered = Remembered()
     seen = snapshot(tuple(guest(index) for index in range(guests)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -60,21 +61,20 @@ def run(args: argparse.Namespace) -> int:
     """Replay and report; 0 identical, 1 different, 3 identical but damaged."""
     from vmpack.decide.memory import plan
 
-    if not args.journal.exists():
+    if not os.path.exists(args.journal):
         hint = "the agent keeps it in STATE_DIR/journal, for root /var/lib/vmpack/journal"
         raise UsageError(f"there is no journal {args.journal}", hint)
     chosen: list[JournalLine] = []
     report = replay(_picking(read_segments(args.journal), args.show, chosen), plan)
+    if args.show is not None and not chosen:
+        raise UsageError(
+            f"there is no interval {args.show} in {args.journal}", "see without --show how many there are"
+        )
     if args.json:
         print(json.dumps(_as_json(report, chosen), indent=2))
     else:
         for line in chosen:
             _show(line)
-    if args.show is not None and not chosen:
-        raise UsageError(
-            f"there is no interval {args.show} in {args.journal}", "see without --show how many there are"
-        )
-    if not args.json:
         _tell(report)
     if report.intervals == 0:
         raise BadDataError(
@@ -111,12 +111,11 @@ def _as_json(report: ReplayReport, chosen: list[JournalLine]) -> dict[str, Any]:
 def _tell(report: ReplayReport) -> None:
     for damage in report.damages:
         print(f"warning: {shown(str(damage))}", file=sys.stderr)
-    foreign = [shown(version) for version in report.versions if version != __version__]
+    foreign = ", ".join(shown(version) for version in report.versions if version != __version__)
     if foreign:
-        print(f"The journal is from vmpack {', '.join(foreign)}; this is {__version__}.")
-    print(
-        f"{report.intervals} intervals with {report.actions} actions, in {report.segments} segments, replayed."
-    )
+        print(f"The journal was written by vmpack {foreign}; this is {__version__}.")
+    segments = "1 segment" if report.segments == 1 else f"{report.segments} segments"
+    print(f"Replayed {report.intervals} intervals with {report.actions} actions, from {segments}.")
     if report.identical:
         if report.intervals:
             print("Identical: every plan is byte for byte the recorded one.")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from vmpack.errors import AccessError, UnavailableError, VmpackError
 
+_RIGHTS = "this user has no right to that: give it the right, or choose another place"
 _HINTS = {
     errno.ENOSPC: "free some space on that file system",
     errno.EDQUOT: "free some space: the disk quota is used up",
     errno.EROFS: "that file system is mounted read-only: mount it read-write, or choose another directory",
-    errno.EACCES: "give the agent's user the right to write there, or choose another directory",
-    errno.EPERM: "give the agent's user the right to write there, or choose another directory",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
     errno.ENOENT: "create the directory, or choose another one",
 }
 

@@ -1,7 +1,7 @@
 """Reads the journal back, segment by segment, oldest first, one record at a time.
 
 Called by the replay command and by simulations. A cut-off end or a broken segment is told as a Damage in
-the stream, never raised: what is whole before and after it is still read.
+the stream, never raised: the lines before it and all other segments are still read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from vmpack.publish.atomic import disk_error
 from vmpack.publish.journal import FORMAT, GZIP_WINDOW_BITS, Header, JournalLine, segment_paths
 
 _CHUNK_BYTES = 64 * 1024
+_FLUSHED = b"\x00\x00\xff\xff"
+"""What zlib writes behind each whole line while the segment is still open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,14 @@ def _foreign(header: bytes) -> str:
 
 
 def _lines(path: Path) -> Iterator[bytes | Damage]:
-    rest = b""
+    rest = tail = b""
     decompressor = zlib.decompressobj(GZIP_WINDOW_BITS)
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 *whole, rest = (rest + decompressor.decompress(chunk)).split(b"\n")
                 yield from whole
+                tail = (tail + chunk)[-len(_FLUSHED) :]
     except zlib.error as error:
         yield Damage(path.name, f"broken from here on ({error})")
         return
@@ -93,5 +96,7 @@ def _lines(path: Path) -> Iterator[bytes | Damage]:
         raise disk_error("read", path, error) from error
     if decompressor.unused_data:
         yield Damage(path.name, "something was written behind its end")
-    elif rest:
+    elif not tail:
+        yield Damage(path.name, "it is empty", cut_off=True)
+    elif rest or not (decompressor.eof or tail == _FLUSHED):
         yield Damage(path.name, "the last line is cut off", cut_off=True)
