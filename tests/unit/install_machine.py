@@ -1,4 +1,4 @@
-"""A machine as install.sh sees it: programs on a PATH, an os-release, a checkout. For the tests of that script."""
+"""A machine as install.sh sees it, for its tests: programs on a PATH, an os-release, a checkout."""
 
 from __future__ import annotations
 
