@@ -100,19 +100,22 @@ write_units() {
 
 next_steps() {
     "$program" check-config "$etc/vmpack.toml" >/dev/null || say "$etc/vmpack.toml was kept as it is; correct it before starting the agent"
-    echo "Installed: $("$program" --version). Next:"
-    echo "  $bin/vmpack doctor               what works on this host, and how much memory could be packed"
-    echo "  $bin/vmpack agent$options --observe   see what it would do; changes nothing"
-    if ! has_systemd; then
-        [ ! -d /run/systemd/system ] || echo "  systemctl link $units_in/vmpack-agent.service $units_in/vmpack-release.service"
-        [ -d /run/systemd/system ] || echo "  $bin/vmpack agent$options   run it (no systemd here: keep it running with what you have)"
-    elif systemctl is-active --quiet vmpack-agent; then
-        echo "  systemctl restart vmpack-agent   use this version (gives memory back, then packs again)"
+    echo "Installed: $("$program" --version). Nothing was started. Next:"
+    next "$bin/vmpack doctor" "what works on this host, and how much memory could be packed"
+    next "$bin/vmpack agent --observe$options" "see what it would do; changes nothing"
+    if has_systemd && systemctl is-active --quiet vmpack-agent; then
+        next "systemctl restart vmpack-agent" "use this version: gives memory back, then packs again"
+    elif has_systemd; then
+        next "systemctl enable --now vmpack-agent" "run it, now and at each boot"
+    elif [ -d /run/systemd/system ]; then
+        next "systemctl link $units_in/vmpack-agent.service $units_in/vmpack-release.service" "let systemd know it"
     else
-        echo "  systemctl enable --now vmpack-agent   run it, now and at each boot"
+        next "$bin/vmpack agent$options" "run it; no systemd here: keep it running with what you have"
     fi
-    echo "  $bin/vmpack top                  watch it"
+    next "$bin/vmpack top" "watch it"
 }
+
+next() { printf '  %s\n      %s\n' "$1" "$2"; }
 
 uninstall() {
     layout
@@ -128,7 +131,9 @@ uninstall() {
         say "nothing is installed in $home"
     fi
     if [ "$purge" = yes ]; then
-        step "removing configuration and history" rm -rf "$etc" "$state"
+        [ ! -e "$etc" ] || step "removing $etc" rm -rf "$etc"
+        # below a prefix of root's: the state may be that of the installation for the whole host
+        [ ! -e "$state" ] || [ -e /opt/vmpack/manifest ] || step "removing $state" rm -rf "$state"
     elif [ -e "$etc/vmpack.toml" ]; then
         say "kept: $etc and $state (--purge removes them)"
     fi
