@@ -8,7 +8,7 @@ from typing import Any
 from vmpack.model.guest import GuestPolicy, GuestSnapshot, MemoryStats
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan
-from vmpack.model.settings import MemorySettings, Settings
+from vmpack.model.settings import Settings
 from vmpack.units import GIB, MIB
 
 KERNEL_MIB = 38
@@ -28,7 +28,7 @@ def guest(
     policy: GuestPolicy | None = None,
     **fields: Any,
 ) -> GuestSnapshot:
-    """A running guest whose balloon driver reports `used` MiB of use, as a Linux guest does in either mode."""
+    """A running guest whose balloon driver reports `used` MiB of use, as Linux does in either mode."""
     in_total = nominal if autodeflate else balloon
     usable = max(0, balloon - KERNEL_MIB - used)
     stats = MemoryStats(
@@ -57,8 +57,10 @@ def guest(
     return GuestSnapshot(**values | fields)
 
 
-def host(*guests: GuestSnapshot, budget: int | None = None, now_s: float = NOW_S, **fields: Any) -> HostSnapshot:
-    """A large real host; with `budget` a pretended one that leaves exactly that many MiB for balloons (see `SETTINGS`)."""
+def host(
+    *guests: GuestSnapshot, budget: int | None = None, now_s: float = NOW_S, **fields: Any
+) -> HostSnapshot:
+    """A large real host; with `budget` a pretended one that leaves just that many MiB for balloons."""
     pretended = None
     if budget is not None:
         overhead = sum((entry.rss_bytes or 0) - (entry.ram_rss_bytes or 0) for entry in guests)
@@ -110,6 +112,4 @@ def carried_out(snapshot: HostSnapshot, decided: Plan, later_s: float = 0.0) -> 
         guests.append(
             dataclasses.replace(entry, balloon_bytes=to, stats=stats, rss_bytes=rss, ram_rss_bytes=ram)
         )
-    return dataclasses.replace(
-        snapshot, time_s=now_s, wall_s=snapshot.wall_s + later_s, guests=tuple(guests)
-    )
+    return dataclasses.replace(snapshot, time_s=now_s, wall_s=snapshot.wall_s + later_s, guests=tuple(guests))

@@ -33,7 +33,9 @@ def guests(draw: st.DrawFn, name: str) -> GuestSnapshot:
         autodeflate=draw(st.booleans()),
         age_s=draw(st.sampled_from([0.0, 1.0, 3.0, 500.0])),
     )
-    twist = draw(st.sampled_from(["", "", "", "", "policy", "paused", "job", "excluded", "mute", "no period"]))
+    twist = draw(
+        st.sampled_from(["", "", "", "", "policy", "paused", "job", "excluded", "mute", "no period"])
+    )
     if twist == "policy":
         return dataclasses.replace(entry, policy=draw(policies))
     if twist == "paused":

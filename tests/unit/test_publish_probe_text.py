@@ -114,7 +114,7 @@ def test_every_vm_has_its_block() -> None:
 def test_no_text_breaks_the_syntax(name: str, version: str, rule: str) -> None:
     """One syntax error puts the host in ERROR: whatever a VM is called, the text still parses."""
     turn = intervals.interval(intervals.guest(1, name))
-    plan = dataclasses.replace(turn.plan.guests[0], reasons=(Reason(rule),))
+    plan = turn.plan.guests[0]._replace(reasons=(Reason(rule),))
     turn = dataclasses.replace(turn, plan=dataclasses.replace(turn.plan, guests=(plan,)))
     texts = render(turn, version, False)
     assert len(parse(texts["host-system"])) == 4

@@ -10,8 +10,8 @@ from vmpack.model.settings import HostSettings
 def budget(host: HostSnapshot, settings: HostSettings) -> Budget:
     """budget = capacity - reserve - what the host itself uses - the overhead of the VM processes.
 
-    A guest's untouched memory counts as its balloon, not as free. On a pretended host the machine's own use does not
-    count, but the real machine's budget still caps it: pretending never risks the real host.
+    A guest's untouched memory counts as its balloon, not as free. On a pretended host the machine's own use
+    does not count, but the real machine's budget still caps it: pretending never risks the real host.
     """
     overhead = own_rss = 0
     for guest in host.guests:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmpack.decide.learn import fixed_headroom_bytes
+from vmpack.decide.sizes import Sizes
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
-from vmpack.model.plan import Reason, RememberedGuest
+from vmpack.model.plan import LearnedUse, Reason, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import MIB
 
@@ -34,12 +34,14 @@ class Demand(NamedTuple):
     reason: Reason
 
 
-def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, settings: MemorySettings) -> int:
-    """The size below which this VM is never planned: the owner's or the default floor, and what was learned."""
-    nominal, own = guest.nominal_bytes, guest.policy.floor_bytes
-    if own is None:
-        own = max(settings.floor_min_bytes, int(settings.floor_ratio * nominal))
-    return min(nominal, max(own, known.learned_floor_bytes or 0))
+def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes) -> int:
+    """The size below which this VM is never planned: its owner's or the default floor, or the learned one."""
+    floor = guest.policy.floor_bytes
+    if floor is None:
+        floor = limits.floor_bytes
+    if known.learned_floor_bytes is not None and known.learned_floor_bytes > floor:
+        floor = known.learned_floor_bytes
+    return floor if floor < guest.nominal_bytes else guest.nominal_bytes
 
 
 def allowed_silence_s(guest: GuestSnapshot, settings: MemorySettings) -> float:
@@ -47,9 +49,15 @@ def allowed_silence_s(guest: GuestSnapshot, settings: MemorySettings) -> float:
     return max(settings.silence_s, 2 * (guest.stats_period_s or 0) + REPORT_SLACK_S)
 
 
-def demand(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot, settings: MemorySettings) -> Demand:
-    """What this VM needs now. Pure; never raises."""
-    floor = floor_bytes(guest, known, settings)
+def demand(
+    guest: GuestSnapshot,
+    known: RememberedGuest,
+    host: HostSnapshot,
+    limits: Sizes,
+    settings: MemorySettings,
+) -> Demand:
+    """What this VM needs now. Pure; never raises. `limits` are those of its nominal."""
+    floor = floor_bytes(guest, known, limits)
     shares = guest.policy.shares or settings.shares
     left_alone = _left_alone(guest, known, host)
     if left_alone is not None:
@@ -57,11 +65,15 @@ def demand(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot, set
     if guest.policy.opt_out:
         reason = Reason("opt_out_gives_back", {"balloon_bytes": guest.balloon_bytes})
         return Demand(floor, guest.nominal_bytes, guest.nominal_bytes, shares, True, reason)
-    silent = _silent(guest, known, host.time_s, settings)
-    if silent is not None:
-        size, reason = silent
-        return Demand(floor, size, size, shares, True, reason)
-    return _need(guest, known, host.time_s, settings, floor, shares)
+    allowed_s = allowed_silence_s(guest, settings)
+    use = known.use
+    fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
+    if not fresh:
+        silent = _silent(guest, known, host.time_s, allowed_s, settings)
+        if silent is not None:
+            size, reason = silent
+            return Demand(floor, size, size, shares, True, reason)
+    return _need(guest, use, host.time_s, fresh, floor, shares, limits, settings)
 
 
 def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot) -> Reason | None:
@@ -81,16 +93,16 @@ def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot
 
 
 def _silent(
-    guest: GuestSnapshot, known: RememberedGuest, now_s: float, settings: MemorySettings
+    guest: GuestSnapshot, known: RememberedGuest, now_s: float, allowed_s: float, settings: MemorySettings
 ) -> tuple[int, Reason] | None:
     """A guest without fresh reports may be one that is squeezed so hard that it cannot report.
 
-    First it gets back its last safe size, later its nominal. One that was never shrunk just stays.
+    First it gets back its last safe size, later its nominal. One that was never shrunk just stays. None: it
+    has been awake for too short a time to be called silent, and what it reported before still counts.
     """
-    heard_s = max(known.awake_since_s, known.sampled_s if known.sampled_s is not None else known.awake_since_s)
+    never = known.use is None
+    heard_s = known.awake_since_s if known.use is None else max(known.awake_since_s, known.use.sampled_s)
     quiet_s = now_s - heard_s
-    never = known.sampled_s is None
-    allowed_s = allowed_silence_s(guest, settings)
     if not never and quiet_s <= allowed_s:
         return None
     numbers = {"quiet_s": round(quiet_s, 1), "allowed_s": allowed_s, "balloon_bytes": guest.balloon_bytes}
@@ -105,39 +117,48 @@ def _silent(
 
 
 def _need(
-    guest: GuestSnapshot, known: RememberedGuest, now_s: float, settings: MemorySettings, floor: int, shares: int
+    guest: GuestSnapshot,
+    use: LearnedUse | None,
+    now_s: float,
+    fresh: bool,
+    floor: int,
+    shares: int,
+    limits: Sizes,
+    settings: MemorySettings,
 ) -> Demand:
-    nominal, used = guest.nominal_bytes, known.used_bytes or 0
-    fixed = fixed_headroom_bytes(nominal, settings)
+    assert use is not None, "a guest that never reported is silent"
+    used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
     ratio = guest.policy.headroom_ratio
-    elastic = max(
-        settings.headroom_min_bytes, int((settings.headroom_ratio if ratio is None else ratio) * used)
-    )
-    horizon_s = settings.interval_s + max(guest.stats_period_s or 1, 1) + 1
-    rise = int(known.rise_bytes_per_s * horizon_s)
-    least = used + (known.kernel_bytes or 0) + fixed + rise
+    elastic = int((settings.headroom_ratio if ratio is None else ratio) * used)
+    if elastic < settings.headroom_min_bytes:
+        elastic = settings.headroom_min_bytes
+    rise = int(use.rise_bytes_per_s * (settings.interval_s + (guest.stats_period_s or 1) + 1))
+    least = used + kernel + fixed + rise
     numbers = {
         "used_bytes": used,
-        "kernel_bytes": known.kernel_bytes or 0,
+        "kernel_bytes": kernel,
         "fixed_headroom_bytes": fixed,
         "elastic_headroom_bytes": elastic,
         "rise_bytes": rise,
         "floor_bytes": floor,
     }
     rule = "use_plus_headroom"
-    if known.pressed_until_s is not None and now_s < known.pressed_until_s:
+    if use.pressed_until_s is not None and now_s < use.pressed_until_s:
         least += elastic
         rule = "guest_is_pressed"
-    if known.hidden_need_bytes is not None and known.hidden_need_bytes > least:
-        least = known.hidden_need_bytes
+    if use.hidden_need_bytes is not None and use.hidden_need_bytes > least:
+        least = use.hidden_need_bytes
         rule = "guest_has_no_free_memory"
-    minimum = min(nominal, max(floor, _whole_grains(least)))
-    wanted = min(nominal, max(floor, _whole_grains(least + elastic)))
-    if known.sampled_s is None or now_s - known.sampled_s > allowed_silence_s(guest, settings):
+    minimum = _whole_grains(least, floor, guest.nominal_bytes)
+    wanted = _whole_grains(least + elastic, floor, guest.nominal_bytes)
+    if not fresh:
         rule = "statistics_are_old"
         minimum, wanted = max(minimum, guest.balloon_bytes), max(wanted, guest.balloon_bytes)
     return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers))
 
 
-def _whole_grains(size_bytes: int) -> int:
-    return -(-size_bytes // GRAIN_BYTES) * GRAIN_BYTES
+def _whole_grains(size_bytes: int, floor: int, nominal: int) -> int:
+    if size_bytes <= floor:
+        return floor
+    size = -(-size_bytes // GRAIN_BYTES) * GRAIN_BYTES
+    return size if size < nominal else nominal

@@ -8,17 +8,18 @@ from vmpack.units import format_bytes, format_seconds
 _WORDS: dict[str, tuple[str, str]] = {
     # Why a VM needs what it needs.
     "use_plus_headroom": (
-        "it uses {used_bytes}, its kernel keeps {kernel_bytes}; with {fixed_headroom_bytes} fixed and "
-        "{elastic_headroom_bytes} elastic headroom, {rise_bytes} for a rise under way, and a floor of {floor_bytes}",
+        "it uses {used_bytes}, its kernel keeps {kernel_bytes}; with {fixed_headroom_bytes} of fixed and "
+        "{elastic_headroom_bytes} elastic headroom, {rise_bytes} for a rise under way, floor {floor_bytes}",
         "another floor or headroom for this VM (vmpack policy), or other use inside the guest",
     ),
     "guest_is_pressed": (
-        "it swapped in or faulted hard a moment ago, so its elastic headroom of {elastic_headroom_bytes} is kept for certain "
-        "and added once more; it uses {used_bytes}",
+        "it swapped in or faulted hard a moment ago, so its elastic headroom of {elastic_headroom_bytes} is "
+        "kept for certain and added once more; it uses {used_bytes}",
         "a quiet time without swap-in and major faults",
     ),
     "guest_has_no_free_memory": (
-        "it has no free memory, so its true need is hidden and it gets a large step at once; visible use is {used_bytes}",
+        "it has no free memory, so its true need is hidden and it gets a large step at once; "
+        "visible use is {used_bytes}",
         "free memory inside the guest",
     ),
     "statistics_are_old": (
@@ -42,12 +43,19 @@ _WORDS: dict[str, tuple[str, str]] = {
         "fresh statistics from its balloon driver",
     ),
     "silent_gets_nominal": (
-        "it has been silent for {quiet_s} (allowed {allowed_s}) while shrunk, so it gets back all that was promised",
+        "it has been silent for {quiet_s} (allowed {allowed_s}) while shrunk, so it gets back all that was "
+        "promised",
         "fresh statistics from its balloon driver",
     ),
     # Why a VM is left alone.
-    "excluded": ("it cannot be ballooned safely: {note}", "another definition of the VM, where its owner wants that"),
-    "job_running": ("a job is running on it ({note}); it is left alone until that ends", "the end of the job"),
+    "excluded": (
+        "it cannot be ballooned safely: {note}",
+        "another definition of the VM, where its owner wants that",
+    ),
+    "job_running": (
+        "a job is running on it ({note}); it is left alone until that ends",
+        "the end of the job",
+    ),
     "not_running": ("it is not running ({note})", "resuming or starting the VM"),
     "on_hold": ("the administrator put it on hold", "vmpack hold VM --off"),
     "opt_out": ("its owner opted out", "vmpack policy VM --opt-in"),
@@ -57,15 +65,15 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     # Why the balloon moves, or does not.
     "unused_is_packed": (
-        "its balloon of {balloon_bytes} is above its target of {target_bytes}; one step of {step_bytes} is packed",
+        "its balloon of {balloon_bytes} is above its target of {target_bytes}; {step_bytes} of it are packed",
         "more use inside the guest, more headroom, or a higher floor",
     ),
     "within_dead_band": (
-        "its balloon of {balloon_bytes} is within {band_bytes} of its target of {target_bytes}: nothing to do",
+        "its balloon of {balloon_bytes} is within {band_bytes} of its target {target_bytes}: nothing to do",
         "a change of need larger than the dead band (memory.dead_band_ratio)",
     ),
     "not_calm_yet": (
-        "it could shrink from {balloon_bytes} to {target_bytes}, but has been calm for {calm_s} of {needed_s} only",
+        "it could go from {balloon_bytes} to {target_bytes}, but was calm for only {calm_s} of {needed_s}",
         "waiting, or a shorter memory.calm_s",
     ),
     "moved_just_now": ("its balloon was moved a moment ago", "waiting for the next interval"),
@@ -75,17 +83,20 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "balloon_is_moving": ("its balloon ({balloon_bytes}) is still on its way", "the balloon's arrival"),
     "balloon_stopped_short": (
-        "its balloon stopped at {balloon_bytes} on the way to {asked_bytes}; that is its floor for a while and it is squeezed no further",
+        "its balloon stopped at {balloon_bytes} on the way to {asked_bytes}; that is its floor for now and "
+        "it is squeezed no further",
         "memory freed inside the guest, and time (memory.learned_floor_s)",
     ),
     "balloon_does_not_grow": (
-        "it was given memory up to {asked_bytes} but its balloon stays at {balloon_bytes}; it is asked again later",
+        "it was given memory up to {asked_bytes} but its balloon stays at {balloon_bytes}; "
+        "it is asked again later",
         "a balloon driver that answers (is the guest hung?)",
     ),
     # Giving back.
     "released": ("it gets back all that was promised: {nominal_bytes}", "nothing; that is what release does"),
     "release_does_not_fit": (
-        "the host cannot hold every VM's nominal: it gets {target_bytes} of {nominal_bytes} and stays packed by the rest",
+        "the host cannot hold every VM's nominal: it gets {target_bytes} of {nominal_bytes} and stays packed "
+        "by the rest",
         "stopping or migrating a VM, or more memory in the host; then vmpack release again",
     ),
     "release_not_asked": ("it was not asked to be released, or vmpack never moved it", "vmpack release VM"),
@@ -99,7 +110,8 @@ _WORDS: dict[str, tuple[str, str]] = {
         "stopping or migrating a VM, lower floors, or more memory in the host",
     ),
     "offer": (
-        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are kept for growth, {claimed_bytes} are claimed",
+        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are for growth, "
+        "{claimed_bytes} are claimed",
         "less use in the guests, or fewer claims",
     ),
 }

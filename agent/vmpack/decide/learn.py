@@ -5,8 +5,9 @@ Called once per guest and interval by decide.memory; every lasting observation g
 
 from __future__ import annotations
 
+from vmpack.decide.sizes import Sizes
 from vmpack.model.guest import GuestSnapshot, MemoryStats
-from vmpack.model.plan import RememberedGuest
+from vmpack.model.plan import LearnedUse, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import KIB, MIB
 
@@ -19,27 +20,21 @@ MAJOR_FAULTS_PRESSED_PER_S = 50.0
 STUCK_INTERVALS = 2
 """A balloon that stands still this long short of its target has stopped."""
 SETTLING_S = 3.0
-"""The hypervisor tells of balloon moves at most once a second: this soon after our own, a move is not the guest's."""
+"""The hypervisor tells of balloon moves at most once a second: this soon after our own, a move is not
+the guest's."""
+SAME_REPORT_S = 0.5
+"""Reports are whole seconds apart; less is the same report seen through a clock that was slewed."""
 USE_MEMORY_S = 300.0
 """Time constant of the mean and variance of use."""
-
-
-def band_bytes(nominal_bytes: int, settings: MemorySettings) -> int:
-    """Half-width of the dead band of one VM."""
-    return max(settings.dead_band_min_bytes, int(settings.dead_band_ratio * nominal_bytes))
-
-
-def fixed_headroom_bytes(nominal_bytes: int, settings: MemorySettings) -> int:
-    """The room above its use that a guest needs to work at all."""
-    return max(settings.fixed_headroom_min_bytes, int(settings.fixed_headroom_ratio * nominal_bytes))
 
 
 def counts_balloon(guest: GuestSnapshot, stats: MemoryStats, peak_bytes: int) -> bool | None:
     """Does this guest's MemTotal still count pages that the balloon took?
 
     Linux lowers MemTotal as the balloon inflates, except with autodeflate (VIRTIO_BALLOON_F_DEFLATE_ON_OOM:
-    drivers/virtio/virtio_balloon.c skips adjust_managed_page_count). Windows never lowers it. A total above the balloon proves that it
-    counts; below, it counts when autodeflate is on and it has not fallen by half of what the balloon took.
+    drivers/virtio/virtio_balloon.c skips adjust_managed_page_count). Windows never lowers it. A total above
+    the balloon proves that it counts; below, it counts when autodeflate is on and it has not fallen by half
+    of what the balloon took.
     None when the balloon has taken nothing, so nothing can be told.
     """
     taken = guest.nominal_bytes - guest.balloon_bytes
@@ -51,12 +46,22 @@ def counts_balloon(guest: GuestSnapshot, stats: MemoryStats, peak_bytes: int) ->
 
 
 def used_bytes(available_bytes: int, usable_bytes: int, taken_bytes: int, counts: bool) -> int:
-    """Memory the guest uses: available - usable, less what the balloon took where MemTotal still counts it."""
-    return max(0, available_bytes - usable_bytes - (taken_bytes if counts else 0))
+    """Memory the guest uses: available - usable, less what the balloon took if MemTotal still counts it."""
+    used = available_bytes - usable_bytes - (taken_bytes if counts else 0)
+    return used if used > 0 else 0
 
 
-def learn(guest: GuestSnapshot, before: RememberedGuest | None, now_s: float, settings: MemorySettings) -> RememberedGuest:
-    """Take one snapshot of one guest into memory. A guest never seen, or with a new nominal, starts afresh."""
+def learn(
+    guest: GuestSnapshot,
+    before: RememberedGuest | None,
+    now_s: float,
+    limits: Sizes,
+    settings: MemorySettings,
+) -> RememberedGuest:
+    """Take one snapshot of one guest into memory.
+
+    A guest never seen, or with a new nominal, starts afresh. `limits` are those of its nominal.
+    """
     if before is None or before.nominal_bytes != guest.nominal_bytes:
         before = _unknown(guest, now_s)
     balloon, target = guest.balloon_bytes, before.target_bytes
@@ -75,7 +80,6 @@ def learn(guest: GuestSnapshot, before: RememberedGuest | None, now_s: float, se
         if moved > 0 and (before.asked_s is None or now_s - before.asked_s > SETTLING_S):
             calm_since_s = now_s
     undisturbed = guest.state == "running" and guest.job is None and guest.stats_period_s != 0
-    sample = _sample(guest, before, changed_s, now_s, settings)
     floor, floor_until_s = before.learned_floor_bytes, before.learned_floor_until_s
     if target is not None and balloon > target and short >= STUCK_INTERVALS:
         floor, floor_until_s = balloon, now_s + settings.learned_floor_s
@@ -88,7 +92,7 @@ def learn(guest: GuestSnapshot, before: RememberedGuest | None, now_s: float, se
         changed_s,
         before.awake_since_s if undisturbed else now_s,
         calm_since_s,
-        *sample,
+        _learn_use(guest, before.use, changed_s, now_s, limits, settings),
         target,
         before.asked_s,
         before.safe_bytes,
@@ -96,7 +100,6 @@ def learn(guest: GuestSnapshot, before: RememberedGuest | None, now_s: float, se
         floor,
         floor_until_s,
         before.stats_period_before_s,
-        *_use_history(sample[1], sample[0], before),
     )
 
 
@@ -113,70 +116,76 @@ def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
     )
 
 
-_Sample = tuple[
-    float | None, int | None, int | None, int | None, bool | None, float, int | None, int | None, int | None, float | None
-]  # fmt: skip
-
-
-def _sample(
-    guest: GuestSnapshot, before: RememberedGuest, changed_s: float, now_s: float, settings: MemorySettings
-) -> _Sample:
-    """Fields sampled_s .. pressed_until_s of the new memory."""
+def _learn_use(
+    guest: GuestSnapshot,
+    before: LearnedUse | None,
+    changed_s: float,
+    now_s: float,
+    limits: Sizes,
+    settings: MemorySettings,
+) -> LearnedUse | None:
+    """Take the newest report into memory; without a new one what was learned stays as it was."""
     stats = guest.stats
-    if stats is None or (before.sampled_s is not None and stats.sampled_s < before.sampled_s + 0.5):
-        return (
-            before.sampled_s,
-            before.used_bytes,
-            before.kernel_bytes,
-            before.available_peak_bytes,
-            before.counts_balloon,
-            before.rise_bytes_per_s,
-            before.hidden_need_bytes,
-            before.swap_in_bytes,
-            before.major_faults,
-            before.pressed_until_s,
-        )
+    if stats is None or (before is not None and stats.sampled_s < before.sampled_s + SAME_REPORT_S):
+        return before
     available = stats.available_bytes
-    peak = max(available, before.available_peak_bytes or 0)
-    used, kernel, counts = _use(guest, stats, before, peak, stats.sampled_s >= changed_s + REPORT_LAG_S)
-    return (
+    peak = (
+        available
+        if before is None or before.available_peak_bytes < available
+        else before.available_peak_bytes
+    )
+    settled = stats.sampled_s >= changed_s + REPORT_LAG_S
+    used, kernel, counts = _use(guest, stats, before, peak, settled)
+    hidden = _hidden_need(guest, stats, limits)
+    if before is None:
+        return LearnedUse(
+            stats.sampled_s, used, kernel, peak, counts, 0.0, hidden,
+            stats.swap_in_bytes, stats.major_faults, None, float(used), 0.0,
+        )  # fmt: skip
+    # Exponentially weighted mean and variance (West 1979), by the time between reports.
+    weight = (stats.sampled_s - before.sampled_s) / USE_MEMORY_S
+    if weight > 1.0:
+        weight = 1.0
+    off = used - before.mean_bytes
+    return LearnedUse(
         stats.sampled_s,
         used,
         kernel,
         peak,
         counts,
-        _rise(used, stats.sampled_s, before, band_bytes(guest.nominal_bytes, settings)),
-        _hidden_need(guest, stats, settings),
+        _rise(used, stats.sampled_s, before, limits.band_bytes),
+        hidden,
         stats.swap_in_bytes,
         stats.major_faults,
         now_s + settings.calm_s if _pressed(stats, before) else before.pressed_until_s,
+        before.mean_bytes + weight * off,
+        (1 - weight) * (before.variance + weight * off * off),
     )
 
 
 def _use(
-    guest: GuestSnapshot, stats: MemoryStats, before: RememberedGuest, peak_bytes: int, settled: bool
+    guest: GuestSnapshot, stats: MemoryStats, before: LearnedUse | None, peak_bytes: int, settled: bool
 ) -> tuple[int, int, bool | None]:
-    """Use and the kernel's own part. A report from before the balloon's last move is only trusted where
-    MemTotal follows the balloon, because then its numbers fit each other whatever the balloon is now."""
+    """Use, the kernel's own part, and whether MemTotal counts the balloon.
+
+    A report from before the balloon's last move is only trusted where MemTotal follows the balloon, because
+    then its numbers fit each other whatever the balloon is now.
+    """
     available, usable, balloon = stats.available_bytes, stats.usable_bytes, guest.balloon_bytes
-    taken = guest.nominal_bytes - balloon
-    if settled:
+    counts = None if before is None else before.counts_balloon
+    if settled or before is None:
         told = counts_balloon(guest, stats, peak_bytes)
-        counts = before.counts_balloon if told is None else told
-        in_total = guest.nominal_bytes if counts else balloon
-        return used_bytes(available, usable, taken, bool(counts)), max(0, in_total - available), counts
-    counts = before.counts_balloon
-    if before.used_bytes is None or before.kernel_bytes is None:
-        return used_bytes(available, usable, 0, False), max(0, balloon - available), counts
+        counts = counts if told is None else told
+        kernel = (guest.nominal_bytes if counts else balloon) - available
+        used = used_bytes(available, usable, guest.nominal_bytes - balloon, bool(counts))
+        return used, kernel if kernel > 0 else 0, counts
     if counts is False:
         return used_bytes(available, usable, 0, False), before.kernel_bytes, counts
     return before.used_bytes, before.kernel_bytes, counts
 
 
-def _rise(used: int, sampled_s: float, before: RememberedGuest, band: int) -> float:
+def _rise(used: int, sampled_s: float, before: LearnedUse, band: int) -> float:
     """How fast use rises; small changes are noise, and an old rise fades by half per report."""
-    if before.used_bytes is None or before.sampled_s is None:
-        return 0.0
     rate = (used - before.used_bytes) / (sampled_s - before.sampled_s)
     if 2 * (used - before.used_bytes) >= band:
         return max(rate, before.rise_bytes_per_s / 2)
@@ -184,32 +193,23 @@ def _rise(used: int, sampled_s: float, before: RememberedGuest, band: int) -> fl
     return faded if faded >= MIB / 4 else 0.0
 
 
-def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, settings: MemorySettings) -> int | None:
+def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, limits: Sizes) -> int | None:
     """With nothing free, use is all that the guest has and its need unknown: a large step instead."""
-    if 4 * stats.usable_bytes > fixed_headroom_bytes(guest.nominal_bytes, settings):
+    if 4 * stats.usable_bytes > limits.fixed_headroom_bytes:
         return None
-    return guest.balloon_bytes + max(band_bytes(guest.nominal_bytes, settings), guest.nominal_bytes // 4)
+    return guest.balloon_bytes + max(limits.band_bytes, guest.nominal_bytes // 4)
 
 
-def _pressed(stats: MemoryStats, before: RememberedGuest) -> bool:
+def _pressed(stats: MemoryStats, before: LearnedUse) -> bool:
     """Swap-in and hard faults are need, whatever the free memory says."""
-    if before.sampled_s is None:
-        return False
     seconds = stats.sampled_s - before.sampled_s
-    if stats.swap_in_bytes is not None and before.swap_in_bytes is not None:
-        if stats.swap_in_bytes - before.swap_in_bytes >= SWAP_IN_PRESSED_BYTES:
-            return True
+    swapped = (
+        stats.swap_in_bytes is not None
+        and before.swap_in_bytes is not None
+        and stats.swap_in_bytes - before.swap_in_bytes >= SWAP_IN_PRESSED_BYTES
+    )
+    if swapped:
+        return True
     if stats.major_faults is not None and before.major_faults is not None:
         return stats.major_faults - before.major_faults >= MAJOR_FAULTS_PRESSED_PER_S * seconds
     return False
-
-
-def _use_history(used: int | None, sampled_s: float | None, before: RememberedGuest) -> tuple[float | None, float]:
-    """Exponentially weighted mean and variance of use (West 1979), by the time between reports."""
-    if used is None or sampled_s is None:
-        return None, 0.0
-    if before.used_mean_bytes is None or before.sampled_s is None:
-        return float(used), 0.0
-    weight = min(1.0, (sampled_s - before.sampled_s) / USE_MEMORY_S)
-    off = used - before.used_mean_bytes
-    return before.used_mean_bytes + weight * off, (1 - weight) * (before.used_variance + weight * off * off)

@@ -1,21 +1,21 @@
 """One interval's memory decision for one host: plan(snapshot, remembered, settings) -> Plan.
 
-Guarantees (each is a property test): no VM is planned below its floor, nor below what it uses plus its fixed headroom; the
-balloons planned never exceed the budget unless nothing more may be taken; planning on the planned state does nothing; the
-order of VMs does not matter; no VM in need shrinks while another has spare.
+Guarantees (each is a property test): no VM is planned below its floor, nor below what it uses plus fixed
+headroom; the balloons planned never exceed the budget unless nothing more may be taken; planning on the planned
+state does nothing; the order of VMs does not matter; no VM in need shrinks while another has spare.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vmpack.decide.budget import budget
 from vmpack.decide.demand import GRAIN_BYTES, Demand, demand
-from vmpack.decide.learn import ARRIVED_BYTES, STUCK_INTERVALS, band_bytes, learn
+from vmpack.decide.learn import ARRIVED_BYTES, STUCK_INTERVALS, learn
 from vmpack.decide.offer import offer
 from vmpack.decide.share import fill
+from vmpack.decide.sizes import Sizes, sizes
 from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
@@ -47,7 +47,7 @@ class _Seat(NamedTuple):
     need: Demand
     held_bytes: int
     """Balloon, or the larger size it was already promised and may take at any moment."""
-    band_bytes: int
+    limits: Sizes
 
 
 class _Move(NamedTuple):
@@ -64,18 +64,19 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     money = budget(snapshot, settings.host)
     unseen = _unseen(snapshot, remembered)
     unseen_bytes = sum(known.balloon_bytes for known in unseen.values())
-    claimed_bytes = sum(
-        claim.amount_bytes for claim in snapshot.claims if claim.expires_s is None or claim.expires_s > snapshot.wall_s
-    )
+    claimed_bytes = _claimed(snapshot)
     kept_bytes = unseen_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
     targets, scarce = _targets(seats, spendable, claimed_bytes)
     room = money.budget_bytes - unseen_bytes - sum(seat.held_bytes for seat in seats)
     moves = _moves(seats, targets, room, now_s, rules)
     actions = _actions(seats, moves, rules)
-    guests = tuple(_guest_plan(seat, target, moves.get(seat.guest.uuid)) for seat, target in zip(seats, targets, strict=True))
+    guests = tuple(
+        _guest_plan(seat, target, moves.get(seat.guest.uuid))
+        for seat, target in zip(seats, targets, strict=True)
+    )
     scarcity = (*remembered.scarce, scarce)[-rules.scarcity_window :]
-    learned = {seat.guest.uuid: seat.known for seat in seats} | unseen
+    learned = {**{seat.guest.uuid: seat.known for seat in seats}, **unseen}
     reasons = _host_reasons(room, scarce, seats)
     return Plan(
         actions=actions,
@@ -103,18 +104,19 @@ def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Rememb
         if isinstance(action, SetMemory):
             guests[action.uuid] = _asked(known, action, outcome.reached_bytes, now_s)
         elif known.stats_period_before_s is None:
-            guests[action.uuid] = dataclasses.replace(known, stats_period_before_s=0)
+            guests[action.uuid] = known._replace(stats_period_before_s=0)
     return Remembered(guests, decided.remembered.scarce)
 
 
-def _asked(known: RememberedGuest, action: SetMemory, reached_bytes: int | None, now_s: float) -> RememberedGuest:
+def _asked(
+    known: RememberedGuest, action: SetMemory, reached_bytes: int | None, now_s: float
+) -> RememberedGuest:
     reached = action.to_bytes if reached_bytes is None else reached_bytes
     arrived = abs(reached - action.to_bytes) <= ARRIVED_BYTES
     grown = action.to_bytes > action.from_bytes
     shrunk = action.to_bytes < action.from_bytes
     safe = action.from_bytes if shrunk and known.safe_bytes is None else known.safe_bytes
-    return dataclasses.replace(
-        known,
+    return known._replace(
         balloon_bytes=reached,
         balloon_changed_s=now_s,
         calm_since_s=now_s if grown else known.calm_since_s,
@@ -127,12 +129,30 @@ def _asked(known: RememberedGuest, action: SetMemory, reached_bytes: int | None,
 
 def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings) -> list[_Seat]:
     seats = []
-    for guest in sorted(snapshot.guests, key=lambda guest: guest.uuid):
-        known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, rules)
-        need = demand(guest, known, snapshot, rules)
-        held = max(guest.balloon_bytes, known.target_bytes or 0)
-        seats.append(_Seat(guest, known, need, held, band_bytes(guest.nominal_bytes, rules)))
+    by_nominal: dict[int, Sizes] = {}
+    for guest in sorted(snapshot.guests, key=_uuid):
+        limits = by_nominal.get(guest.nominal_bytes)
+        if limits is None:
+            limits = by_nominal[guest.nominal_bytes] = sizes(guest.nominal_bytes, rules)
+        known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
+        need = demand(guest, known, snapshot, limits, rules)
+        held = guest.balloon_bytes
+        if known.target_bytes is not None and known.target_bytes > held:
+            held = known.target_bytes
+        seats.append(_Seat(guest, known, need, held, limits))
     return seats
+
+
+def _uuid(guest: GuestSnapshot) -> str:
+    return guest.uuid
+
+
+def _claimed(snapshot: HostSnapshot) -> int:
+    return sum(
+        claim.amount_bytes
+        for claim in snapshot.claims
+        if claim.expires_s is None or claim.expires_s > snapshot.wall_s
+    )
 
 
 def _unseen(snapshot: HostSnapshot, remembered: Remembered) -> Mapping[str, RememberedGuest]:
@@ -162,9 +182,7 @@ def _targets(seats: Sequence[_Seat], spendable: int, claimed: int) -> tuple[list
     else:
         least = [min(seat.guest.balloon_bytes, seat.need.minimum_bytes) for seat in movable]
         given = fill(spendable, least, minimum, shares)
-    by_uuid = {
-        seat.guest.uuid: _rounded(size, seat) for seat, size in zip(movable, given, strict=True)
-    }
+    by_uuid = {seat.guest.uuid: _rounded(size, seat) for seat, size in zip(movable, given, strict=True)}
     return [by_uuid.get(seat.guest.uuid, seat.guest.balloon_bytes) for seat in seats], scarce
 
 
@@ -203,20 +221,20 @@ def _grows(seat: _Seat, target: int, now_s: float) -> bool:
         return False
     if _stuck(seat) and seat.known.asked_s is not None and now_s - seat.known.asked_s < ASK_AGAIN_S:
         return False
-    return held < seat.need.minimum_bytes or target - held > seat.band_bytes
+    return held < seat.need.minimum_bytes or target - held > seat.limits.band_bytes
 
 
 def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
     """Take `owed` bytes from those with the most above their target, in steps that the hypervisor can set."""
     above = sorted(
         (
-            (seat.held_bytes - target, seat, target)
+            (seat.held_bytes - target, seat)
             for seat, target in zip(seats, targets, strict=True)
             if seat.need.movable and target < seat.held_bytes
         ),
         key=lambda entry: (-entry[0], entry[1].guest.uuid),
     )
-    for spare, seat, target in above:
+    for spare, seat in above:
         if owed <= 0:
             return
         taken = min(spare, -(-owed // FINEST_BYTES) * FINEST_BYTES)
@@ -228,24 +246,29 @@ def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict
 def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) -> _Move:
     """Stay, stop a balloon that got stuck, or go one step towards the target."""
     balloon, known = seat.guest.balloon_bytes, seat.known
-    numbers: dict[str, int | float] = {"balloon_bytes": balloon, "target_bytes": target, "band_bytes": seat.band_bytes}
+    numbers: dict[str, int | float] = {
+        "balloon_bytes": balloon,
+        "target_bytes": target,
+        "band_bytes": seat.limits.band_bytes,
+    }
     if _stuck(seat) and known.target_bytes is not None:
         rule = STOPPED_SHORT if balloon > known.target_bytes else "balloon_does_not_grow"
         return _Move(balloon, Reason(rule, {"balloon_bytes": balloon, "asked_bytes": known.target_bytes}))
     if known.target_bytes is not None:
         return _Move(balloon, Reason("balloon_is_moving", numbers))
-    if balloon - target <= seat.band_bytes:
+    if balloon - target <= seat.limits.band_bytes:
         return _Move(balloon, Reason("within_dead_band", numbers))
-    if known.asked_s is not None and (known.sampled_s is None or known.sampled_s < known.asked_s):
+    if known.asked_s is not None and (known.use is None or known.use.sampled_s < known.asked_s):
         return _Move(balloon, Reason("awaiting_statistics", numbers))
     calm_s = now_s - known.calm_since_s
     if calm_s < rules.calm_s:
-        return _Move(balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s}))
+        return _Move(
+            balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s})
+        )
     if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
         return _Move(balloon, Reason("moved_just_now", numbers))
-    step = max(seat.band_bytes, int(rules.shrink_step_ratio * seat.guest.nominal_bytes))
-    to = max(target, balloon - step)
-    if to - target <= seat.band_bytes:
+    to = max(target, balloon - seat.limits.step_bytes)
+    if to - target <= seat.limits.band_bytes:
         to = target
     to = max(target, to - to % GRAIN_BYTES)
     return _Move(to, Reason("unused_is_packed", numbers | {"step_bytes": balloon - to}))
@@ -305,7 +328,7 @@ def _guest_plan(seat: _Seat, target: int, move: _Move | None) -> GuestPlan:
         need.floor_bytes,
         need.minimum_bytes,
         need.wanted_bytes,
-        seat.known.used_bytes,
+        seat.known.use.used_bytes if seat.known.use is not None else None,
         reasons,
     )
 
@@ -327,5 +350,7 @@ def _migration(
     if sum(scarcity) < rules.scarcity_intervals or not scarcity[-1]:
         return None
     movable = [seat for seat in seats if seat.need.movable]
-    starving = tuple(seat.guest.name for seat in movable if seat.guest.balloon_bytes < seat.need.minimum_bytes)
+    starving = tuple(
+        seat.guest.name for seat in movable if seat.guest.balloon_bytes < seat.need.minimum_bytes
+    )
     return MigrationWanted(sum(seat.need.minimum_bytes for seat in movable) - spendable, starving)

@@ -2,7 +2,8 @@
 
     offer = budget - what the VMs want - growth reserve - claims
 
-The growth reserve pays for rises until the cloud can react; guests' growth outranks every claim, so it is never offered.
+The growth reserve pays for rises until the cloud can react; guests' growth outranks every claim, so it is
+never offered.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def offer(
     """
     movable = [guest for guest in guests if guest.verdict != "excluded"]
     wanted = kept_bytes + sum(guest.wanted_bytes for guest in movable)
-    rises = sum(entry.rise_bytes_per_s for entry in known.values())
+    rises = sum(entry.use.rise_bytes_per_s for entry in known.values() if entry.use is not None)
     growth = max(int(settings.growth_reserve_ratio * wanted), int(rises * settings.reaction_s))
     free = max(0, budget.budget_bytes - wanted - growth - claimed_bytes)
     packed = sum(max(0, guest.nominal_bytes - guest.balloon_bytes) for guest in snapshot.guests)
@@ -40,7 +41,9 @@ def offer(
         packed_bytes=packed,
         growth_reserve_bytes=growth,
         claimed_bytes=claimed_bytes,
-        shortage_probability_ratio=_shortage(movable, known, budget.budget_bytes - kept_bytes - free - claimed_bytes),
+        shortage_probability_ratio=_shortage(
+            movable, known, budget.budget_bytes - kept_bytes - free - claimed_bytes
+        ),
         reasons=(
             Reason(
                 "offer",
@@ -55,18 +58,20 @@ def offer(
     )
 
 
-def _shortage(movable: Sequence[GuestPlan], known: Mapping[str, RememberedGuest], room_bytes: int) -> float | None:
+def _shortage(
+    movable: Sequence[GuestPlan], known: Mapping[str, RememberedGuest], room_bytes: int
+) -> float | None:
     """P(use of the movable VMs > room), None when nothing is known of their use."""
     mean = variance = 0.0
     seen = False
     for guest in movable:
-        entry = known[guest.uuid]
-        if entry.used_mean_bytes is None:
+        use = known[guest.uuid].use
+        if use is None:
             mean += guest.minimum_bytes
             continue
         seen = True
-        mean += entry.used_mean_bytes + (entry.kernel_bytes or 0)
-        variance += entry.used_variance
+        mean += use.mean_bytes + use.kernel_bytes
+        variance += use.variance
     if not seen:
         return None
     if variance <= 0:

@@ -6,6 +6,7 @@ from vmpack.decide.budget import budget
 from vmpack.decide.learn import learn
 from vmpack.decide.offer import offer
 from vmpack.decide.share import fill
+from vmpack.decide.sizes import sizes
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
@@ -18,14 +19,17 @@ def plan_release(
 ) -> Plan:
     """Plan to give memory and statistics periods back to these VMs, or to all with None.
 
-    An overcommitted host cannot hold every nominal: what does not fit stays packed, fairly by shares, and the VM's reason is
-    `release_does_not_fit`. VMs that vmpack has seen and never moved keep what their owner gave them. Nothing shrinks.
+    An overcommitted host cannot hold every nominal: what does not fit stays packed, fairly by shares, and the
+    VM's reason is `release_does_not_fit`. VMs that vmpack has seen and never moved keep what their owner gave
+    them. Nothing shrinks.
     """
     now_s = snapshot.time_s
     guests = sorted(snapshot.guests, key=lambda guest: guest.uuid)
-    known = {
-        guest.uuid: learn(guest, remembered.guests.get(guest.uuid), now_s, settings.memory) for guest in guests
-    }
+    known = {}
+    for guest in guests:
+        limits = sizes(guest.nominal_bytes, settings.memory)
+        before = remembered.guests.get(guest.uuid)
+        known[guest.uuid] = learn(guest, before, now_s, limits, settings.memory)
     held = {guest.uuid: max(guest.balloon_bytes, known[guest.uuid].target_bytes or 0) for guest in guests}
     chosen = [
         guest
@@ -47,10 +51,10 @@ def plan_release(
         if targets[guest.uuid] > guest.balloon_bytes and guest.job is None
     )
     periods = tuple(
-        SetStatsPeriod(guest.uuid, guest.name, before)
+        SetStatsPeriod(guest.uuid, guest.name, period)
         for guest in chosen
-        if (before := known[guest.uuid].stats_period_before_s) is not None
-        and guest.stats_period_s != before
+        if (period := known[guest.uuid].stats_period_before_s) is not None
+        and guest.stats_period_s != period
         and guest.job is None
     )
     plans = tuple(_guest_plan(guest, known[guest.uuid], targets.get(guest.uuid)) for guest in guests)
@@ -91,6 +95,6 @@ def _guest_plan(guest: GuestSnapshot, known: RememberedGuest, target_bytes: int 
         0,
         size,
         size,
-        known.used_bytes,
+        known.use.used_bytes if known.use is not None else None,
         (Reason(rule, numbers, guest.job or ""),),
     )

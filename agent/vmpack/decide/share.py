@@ -8,8 +8,9 @@ from collections.abc import Sequence
 def fill(total: int, least: Sequence[int], most: Sequence[int], shares: Sequence[int]) -> list[int]:
     """Give each guest between `least` and `most` bytes, `total` bytes in all.
 
-    What a guest goes short of is `most * level / shares` with one common level (water-filling), so equal guests
-    fall short equally and one with twice the shares half as much. Where even all of `least` do not fit, each gets its least.
+    What a guest goes short of is `most * level / shares` with one common level (water-filling), so equal
+    guests fall short equally and one with twice the shares half as much. Where even all of `least` do not
+    fit, each gets its least.
 
     Guarantees: least <= given <= most; the sum is at most max(total, sum(least)); O(n log n).
     """

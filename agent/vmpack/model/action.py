@@ -8,7 +8,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class SetMemory:
-    """Move one VM's balloon. Preconditions: running, no job, nominal unchanged, balloon still near `from_bytes`."""
+    """Move one VM's balloon.
+
+    Preconditions: running, no job, nominal unchanged, balloon still near `from_bytes`. A move to where the
+    balloon is (`to_bytes == from_bytes`) stops a squeeze that is under way and must reach the hypervisor.
+    """
 
     uuid: str
     name: str
@@ -44,6 +48,9 @@ class Outcome:
 
     action: SetMemory | SetStatsPeriod
     status: Status
-    """`partial`: accepted, but the balloon had not arrived when we stopped watching. `skipped`: a precondition no longer held."""
+    """`partial`: accepted, but the balloon had not arrived when we stopped watching.
+
+    `skipped`: a precondition no longer held.
+    """
     detail: str = ""
     reached_bytes: int | None = None

@@ -25,14 +25,16 @@ Decoder = Callable[[Any, str], Any]
 
 
 def encode(value: Any) -> Any:
-    """Turn a record (or a tuple, mapping or plain value) into JSON-ready values."""
+    """Turn a record (dataclass or named tuple), a tuple, a mapping or a plain value into JSON-ready values."""
     if value is None or isinstance(value, str | int | float):
         return value
-    if isinstance(value, tuple):
-        return [encode(item) for item in value]
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
-    return {name: encode(getattr(value, name)) for name in _field_names(type(value))}
+    kind: Any = type(value)
+    names = _field_names(kind)
+    if names is None:
+        return [encode(item) for item in value]
+    return {name: encode(getattr(value, name)) for name in names}
 
 
 def dumps(value: Any) -> str:
@@ -56,12 +58,16 @@ def loads(cls: type[T], text: str | bytes) -> T:
 
 def decode(cls: type[T], data: Any) -> T:
     """Read a record from JSON-ready values. Raises BadDataError that names the place of the first fault."""
-    return typing.cast(T, _decoder(cls)(data, cls.__name__))
+    wanted: Any = cls
+    return typing.cast(T, _decoder(wanted)(data, cls.__name__))
 
 
 @functools.cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
+def _field_names(cls: Any) -> tuple[str, ...] | None:
+    """Names of a record's fields (a dataclass or a named tuple), None for anything else."""
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls))
+    return getattr(cls, "_fields", None)
 
 
 @functools.cache
@@ -76,8 +82,8 @@ def _decoder(annotation: Any) -> Decoder:
         return _tuple(arguments[0])
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(arguments[1])
-    if dataclasses.is_dataclass(annotation):
-        return _record(typing.cast(type, annotation))
+    if origin is None and _field_names(annotation) is not None:
+        return _record(annotation)
     return _plain(annotation)
 
 
@@ -85,7 +91,7 @@ def _plain(wanted: type) -> Decoder:
     def read(data: Any, place: str) -> Any:
         if wanted is float and type(data) is int:
             return float(data)
-        if type(data) is not wanted or (wanted is float and not math.isfinite(data)):
+        if type(data) is not wanted or (isinstance(data, float) and not math.isfinite(data)):
             raise BadDataError(f"{place}: expected {wanted.__name__}, found {_shown(data)}")
         return data
 
@@ -95,7 +101,9 @@ def _plain(wanted: type) -> Decoder:
 def _literal(allowed: tuple[Any, ...]) -> Decoder:
     def read(data: Any, place: str) -> Any:
         if not any(data == value and type(data) is type(value) for value in allowed):
-            raise BadDataError(f"{place}: expected one of {', '.join(map(str, allowed))}, found {_shown(data)}")
+            raise BadDataError(
+                f"{place}: expected one of {', '.join(map(str, allowed))}, found {_shown(data)}"
+            )
         return data
 
     return read
@@ -156,9 +164,9 @@ def _mapping(item: Any) -> Decoder:
     return read
 
 
-def _record(cls: type) -> Decoder:
+def _record(cls: Any) -> Decoder:
     hints = typing.get_type_hints(cls)
-    fields = {field.name: _decoder(hints[field.name]) for field in dataclasses.fields(cls)}
+    fields = {name: _decoder(hints[name]) for name in _field_names(cls) or ()}
 
     def read(data: Any, place: str) -> Any:
         if not isinstance(data, dict):

@@ -1,27 +1,30 @@
-"""The answer of a decision: actions, reasons, and what to remember for the next one."""
+"""The answer of a decision: actions, reasons, and what to remember for the next one.
+
+The records that are made anew for every VM in every interval are named tuples: they take a third of the time
+that a frozen dataclass takes to make.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """Why something was decided: the rule's name and the numbers it saw. decide/explain has its words."""
 
     rule: str
-    numbers: Mapping[str, int | float] = field(default_factory=dict)
+    numbers: Mapping[str, int | float] = MappingProxyType({})
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class GuestPlan:
+class GuestPlan(NamedTuple):
     """What was decided for one VM."""
 
     uuid: str
@@ -71,9 +74,32 @@ class MigrationWanted:
     """Names of the VMs that lack memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class RememberedGuest:
-    """What the memory decision remembers of one VM from one interval to the next. Times are on HostSnapshot.time_s."""
+class LearnedUse(NamedTuple):
+    """What one guest's own reports taught. Times are on HostSnapshot.time_s."""
+
+    sampled_s: float
+    """When the newest report was made."""
+    used_bytes: int
+    kernel_bytes: int
+    """What the guest's kernel keeps for itself and never shows as MemTotal."""
+    available_peak_bytes: int
+    counts_balloon: bool | None
+    """True when the guest's MemTotal does not shrink with the balloon; None until it can be told."""
+    rise_bytes_per_s: float
+    hidden_need_bytes: int | None
+    """The balloon it should get because its newest report showed no free memory, which hides its need."""
+    swap_in_bytes: int | None
+    major_faults: int | None
+    pressed_until_s: float | None
+    """The guest swapped in or faulted hard; until then it gets extra room."""
+    mean_bytes: float
+    """Of used_bytes, over minutes."""
+    variance: float
+    """Of used_bytes, in bytes squared."""
+
+
+class RememberedGuest(NamedTuple):
+    """What the memory decision remembers of one VM. Times are on HostSnapshot.time_s."""
 
     name: str
     nominal_bytes: int
@@ -84,20 +110,8 @@ class RememberedGuest:
     """Since when the VM runs undisturbed (seen, not paused, no job): silence is counted from here."""
     calm_since_s: float
     """Since when the VM has not needed to grow."""
-    sampled_s: float | None = None
-    used_bytes: int | None = None
-    kernel_bytes: int | None = None
-    """What the guest's kernel keeps for itself and never shows as MemTotal."""
-    available_peak_bytes: int | None = None
-    counts_balloon: bool | None = None
-    """True when the guest's MemTotal does not shrink with the balloon; None until it can be told."""
-    rise_bytes_per_s: float = 0.0
-    hidden_need_bytes: int | None = None
-    """The balloon it should get because its newest report showed no free memory, which hides its true need."""
-    swap_in_bytes: int | None = None
-    major_faults: int | None = None
-    pressed_until_s: float | None = None
-    """The guest swapped in or faulted hard; until then it gets extra room."""
+    use: LearnedUse | None = None
+    """None until the guest has reported."""
     target_bytes: int | None = None
     """What was last asked for and has not been reached; None when nothing is under way."""
     asked_s: float | None = None
@@ -110,9 +124,6 @@ class RememberedGuest:
     learned_floor_until_s: float | None = None
     stats_period_before_s: int | None = None
     """The statistics period found before vmpack set one; put back on release."""
-    used_mean_bytes: float | None = None
-    used_variance: float = 0.0
-    """Of used_bytes, in bytes squared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +143,10 @@ class Plan:
     actions: tuple[SetMemory | SetStatsPeriod, ...]
     """Statistics periods first, then shrinks, then grows with the most starved VM first."""
     room_bytes: int
-    """Budget left over before any action, negative when the host is over it: grows are paid from this plus what shrinks free."""
+    """Budget left over before any action, negative when the host is over it.
+
+    Grows are paid from this plus what the shrinks free.
+    """
     guests: tuple[GuestPlan, ...]
     budget: Budget
     offer: Offer
