@@ -202,7 +202,7 @@ class Loop:
     def _report(self, interval: Interval, took_s: float) -> None:
         why = {guest.uuid: guest.reasons[-1] for guest in interval.plan.guests if guest.reasons}
         for outcome in interval.outcomes:
-            reason = why.get(outcome.action.uuid)
+            reason = why.get(outcome.action.uuid) if isinstance(outcome.action, SetMemory) else None
             level = logging.WARNING if outcome.status == "failed" else logging.INFO
             log.log(level, "%s%s", outcome_line(outcome), f": {words(reason)[0]}" if reason else "")
         log.debug("%s, took %.0f ms", summary_line(interval), took_s * 1000)

@@ -48,5 +48,5 @@ def real_parts(config: Config) -> Parts:
     )
     driver = LibvirtDriver(hypervisor)
     executor = Executor(driver, clock)
-    release = Release(source, executor, plan_release, remember)
+    release = Release(clock, source, executor, plan_release, remember)
     return Parts(hypervisor, state, source, driver, executor, Decision(plan, remember), release)

@@ -5,6 +5,7 @@ Called by vmpack.host.server for every connection; the kernel vouches for the an
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import socket
@@ -15,7 +16,8 @@ from vmpack.errors import ConfigError
 
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("iII")
-_GROUPS_MAX_BYTES = 65536 * 4
+_GROUPS_MAX_BYTES = 1024
+"""The most that Python asks for: 256 groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,18 @@ class Peer:
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """The process that opened the connection, as it was then. Raises OSError."""
+    """The process that opened the connection, as it was then. Raises OSError.
+
+    Of a process in more than 256 groups only the main one counts.
+    """
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(raw)
-    groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_MAX_BYTES)
+    try:
+        groups = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_MAX_BYTES)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            raise
+        groups = b""
     return Peer(pid, uid, frozenset({gid, *struct.unpack(f"{len(groups) // 4}I", groups)}))
 
 

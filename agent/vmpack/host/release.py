@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vmpack.clock import Clock
 from vmpack.decide.explain import words
 from vmpack.host.loop import Actuator, RememberFunction, Source
 from vmpack.host.messages import GivenBack, StillPacked
-from vmpack.model.action import Outcome
+from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
+from vmpack.units import MIB
 
-ROUNDS_MAX = 4
-"""A balloon that deflates frees no other memory, so more rounds only help against busy VMs."""
-TOLERANCE_BYTES = 4 * 2**20
+PATIENCE_S = 3.0
+"""How long no balloon may move before the rest is said to be still packed."""
+POLL_S = 0.1
+TOLERANCE_BYTES = 4 * MIB
+MOST_BYTES = 2**63
 
 PlanReleaseFunction = Callable[[HostSnapshot, Remembered, Settings, frozenset[str] | None], Plan]
 
@@ -28,6 +32,7 @@ PlanReleaseFunction = Callable[[HostSnapshot, Remembered, Settings, frozenset[st
 class Release:
     """Everything that a release needs."""
 
+    clock: Clock
     source: Source
     actuator: Actuator
     plan: PlanReleaseFunction
@@ -45,22 +50,34 @@ class Release:
         Returns what was done and what is to be remembered after it. Raises VmpackError when the host
         cannot be seen.
         """
-        outcomes: list[Outcome] = []
-        first: dict[str, int] = {}
-        for _ in range(ROUNDS_MAX):
+        before = self.source.observe()
+        plan = self.plan(before, remembered, settings, uuids)
+        outcomes = self.actuator.carry_out(plan) if plan.actions else ()
+        remembered = self.remember(plan, outcomes, before.time_s)
+        after = self._arrival(outcomes)
+        was = {guest.uuid: guest.balloon_bytes for guest in before.guests}
+        now = {guest.uuid: guest.balloon_bytes for guest in after.guests if guest.uuid in was}
+        given = sum(max(0, size - was[uuid]) for uuid, size in now.items())
+        return GivenBack(given, outcomes, still_packed(after, plan, uuids)), remembered
+
+    def _arrival(self, outcomes: tuple[Outcome, ...]) -> HostSnapshot:
+        """The host once every balloon that was asked has arrived, or none has moved for PATIENCE_S."""
+        asked = {
+            outcome.action.uuid: outcome.action.to_bytes
+            for outcome in outcomes
+            if isinstance(outcome.action, SetMemory) and outcome.status in ("done", "partial")
+        }
+        least, moved_s = MOST_BYTES, 0.0
+        while True:
             snapshot = self.source.observe()
-            first = first or _balloons(snapshot)
-            plan = self.plan(snapshot, remembered, settings, uuids)
-            done = self.actuator.carry_out(plan) if plan.actions else ()
-            remembered = self.remember(plan, done, snapshot.time_s)
-            outcomes += done
-            if not any(outcome.status in ("done", "partial") for outcome in done):
-                break
-        snapshot = self.source.observe()
-        last = _balloons(snapshot)
-        given = sum(max(0, size - first.get(uuid, size)) for uuid, size in last.items())
-        left = self.plan(snapshot, remembered, settings, uuids)
-        return GivenBack(given, tuple(outcomes), still_packed(snapshot, left, uuids)), remembered
+            missing = sum(
+                max(0, asked.get(guest.uuid, 0) - guest.balloon_bytes - TOLERANCE_BYTES)
+                for guest in snapshot.guests
+            )
+            if missing < least:
+                least, moved_s = missing, snapshot.time_s
+            if missing == 0 or snapshot.time_s - moved_s >= PATIENCE_S or self.clock.wait(POLL_S):
+                return snapshot
 
 
 def still_packed(snapshot: HostSnapshot, plan: Plan, uuids: frozenset[str] | None) -> tuple[StillPacked, ...]:
@@ -72,13 +89,12 @@ def still_packed(snapshot: HostSnapshot, plan: Plan, uuids: frozenset[str] | Non
         if missing <= TOLERANCE_BYTES or (uuids is not None and guest.uuid not in uuids):
             continue
         reason = why.get(guest.uuid)
-        told = words(reason) if reason else ("it could not be decided", "vmpack release, once more")
+        told = words(reason) if reason and reason.rule != "released" else _SLOW
         packed.append(StillPacked(guest.uuid, guest.name, missing, *told))
-    silent = ("its QEMU gives no answer", "vmpack doctor, then vmpack release once more")
     if uuids is None:
-        packed += [StillPacked("", name, 0, *silent) for name in snapshot.unreadable]
+        packed += [StillPacked("", name, 0, *_SILENT) for name in snapshot.unreadable]
     return tuple(packed)
 
 
-def _balloons(snapshot: HostSnapshot) -> dict[str, int]:
-    return {guest.uuid: guest.balloon_bytes for guest in snapshot.guests}
+_SLOW = ("its balloon was asked to give way and has not yet", "time; or `vmpack doctor`, if it stays so")
+_SILENT = ("its QEMU gives no answer", "vmpack doctor, then vmpack release once more")

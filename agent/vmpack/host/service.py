@@ -122,7 +122,8 @@ class HostService:
         with self._loop.lock:
             snapshot = self._changeable_snapshot()
             guest = find_vm(snapshot, vm)
-            plan = self._decision.plan(snapshot, self._loop.remembered, self._loop.settings)
+            free = _without_hold(snapshot, guest)
+            plan = self._decision.plan(free, self._loop.remembered, self._loop.settings)
             mine = next(entry for entry in plan.guests if entry.uuid == guest.uuid)
             if mine.verdict == "excluded" and (guest.exclusions or guest.job or guest.state != "running"):
                 raise UsageError(f"{printable(guest.name)} is left alone: {words(mine.reasons[0])[0]}")
@@ -189,6 +190,14 @@ class HostService:
             if not seen or seen[0].policy != before.policy or self._clock.wait(POLL_S):
                 return
         log.warning("%s: the new policy is written but not seen yet", printable(before.name))
+
+
+def _without_hold(snapshot: HostSnapshot, guest: GuestSnapshot) -> HostSnapshot:
+    """The same host, with this VM not held: so the decision says what the VM needs."""
+    policy = dataclasses.replace(guest.policy, hold_until_s=None)
+    free = dataclasses.replace(guest, policy=policy)
+    guests = tuple(free if other.uuid == guest.uuid else other for other in snapshot.guests)
+    return dataclasses.replace(snapshot, guests=guests)
 
 
 def find_vm(snapshot: HostSnapshot, wanted: str) -> GuestSnapshot:
