@@ -13,6 +13,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vmpack.errors import (
@@ -31,14 +32,17 @@ CALL_DEADLINE_S = 5.0
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 
-# libvirtd serves five requests of one client at a time: with four of them stuck the fifth still gets through.
-MOST_STUCK_CALLS = 4
+# libvirtd has twenty workers: each call that hangs holds one of them, and others need some too.
+MOST_CALLS = 10
 
 _OPERATIONS = {
     1: "start", 2: "save", 3: "restore", 4: "migration in", 5: "migration out", 6: "snapshot",
     7: "snapshot revert", 8: "dump", 9: "backup", 10: "snapshot delete",
 }  # fmt: skip
 _GONE = ("VIR_ERR_NO_DOMAIN", "VIR_ERR_INVALID_DOMAIN")
+_STOPPED_HINT = (
+    "a stopped QEMU would explain it; its state is T in: ps -C qemu-system-x86_64 -o pid,stat,args"
+)
 _BUSY = ("VIR_ERR_OPERATION_TIMEOUT", "VIR_ERR_RESOURCE_BUSY")
 _LOST = ("VIR_ERR_INVALID_CONN", "VIR_ERR_NO_CONNECT", "VIR_ERR_RPC")
 _DENIED = (
@@ -50,34 +54,40 @@ _DENIED = (
 )
 
 
+@dataclass(slots=True)
+class _Session:
+    """One open connection, and how many calls are under way on it."""
+
+    connection: Any
+    event_ids: tuple[int, ...] = ()
+    calls: int = 0
+    retired: bool = False
+
+
 class Hypervisor:
-    """One connection to one libvirt. Every method may be called from any thread."""
+    """One libvirt. Every method may be called from any thread."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._lock = threading.Lock()
-        self._connection: Any = None
-        self._on_open: list[Callable[[Any], None]] = []
-        self._in_flight = 0
-        self._in_flight_lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._session: _Session | None = None
+        self._watches: list[tuple[str, Callable[[str], None]]] = []
+        self._calls = 0
 
-    def on_open(self, callback: Callable[[Any], None]) -> None:
-        """Have `callback(virConnect)` called with every connection opened from now on, to ask for events."""
-        self._on_open.append(callback)
+    def watch(self, event: str, note: Callable[[str], None]) -> None:
+        """Have `note(uuid)` called in libvirt's event thread for every such event ("METADATA_CHANGE").
+
+        Counts for connections opened from now on; where a libvirt has no such event nothing is ever noted.
+        """
+        self._watches.append((event, note))
 
     def connection(self) -> Any:
         """The open virConnect; opens it when there is none or the last one was lost.
 
-        Raises UnavailableError, AccessError or HypervisorLostError. May block: call it inside `call`.
+        Raises UnavailableError, AccessError or HypervisorLostError. Use it inside `call` where a VM may hang.
         """
-        if not self._lock.acquire(timeout=CALL_DEADLINE_S):
-            raise HypervisorLostError(f"libvirt at {self.uri} accepts no connection", _start_hint(self.uri))
-        try:
-            if self._connection is None:
-                self._connection = self._open()
-            return self._connection
-        finally:
-            self._lock.release()
+        return self._current().connection
 
     def call(self, what: str, function: Callable[[Any], T], *, deadline_s: float = CALL_DEADLINE_S) -> T:
         """Return `function(virConnect)`, run in a thread of its own for at most `deadline_s`.
@@ -86,18 +96,24 @@ class Hypervisor:
         there was no answer in time (the call goes on in its thread, unheard), HypervisorLostError when the
         connection broke (the next call opens a new one), and what `translated` raises.
         """
-        self._enter(what)
+        with self._lock:
+            if self._calls >= MOST_CALLS:
+                raise GuestBusyError(
+                    f"could not {what}: {self._calls} earlier calls got no answer", _STOPPED_HINT
+                )
+            self._calls += 1
+        sessions: list[_Session] = []
         result: list[T] = []
         failure: list[BaseException] = []
 
         def work() -> None:
             try:
-                result.append(self._attempt(what, function))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+                result.append(self._attempt(what, function, sessions))
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 failure.append(error)
             finally:
-                with self._in_flight_lock:
-                    self._in_flight -= 1
+                with self._lock:
+                    self._calls -= 1
 
         thread = threading.Thread(target=work, name=f"libvirt: {what}", daemon=True)
         thread.start()
@@ -105,13 +121,15 @@ class Hypervisor:
         if failure:
             raise failure[0]
         if not result:
-            raise GuestBusyError(f"could not {what}: no answer within {deadline_s:g} s", "it is tried again")
+            # libvirt's client can leave later calls on this connection waiting for the silent one.
+            for session in sessions:
+                self._retire(session)
+            raise GuestBusyError(f"could not {what}: no answer within {deadline_s:g} s", _STOPPED_HINT)
         return result[0]
 
     def domain(self, uuid: str) -> Any:
-        """The virDomain with this uuid. Raises GuestGoneError. May block: call it inside `call`."""
-        with translated(f"find the VM {uuid}"):
-            return self.connection().lookupByUUIDString(uuid)
+        """The virDomain with this uuid. Raises GuestGoneError. Use it inside `call`."""
+        return find_domain(self.connection(), uuid)
 
     def identity(self) -> str:
         """A text that is equal for every way to spell the address of the same libvirt, and for no other.
@@ -126,27 +144,41 @@ class Hypervisor:
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
-        self._drop(self._connection)
+        with self._lock:
+            session = self._session
+        if session is not None:
+            self._retire(session)
 
-    def _enter(self, what: str) -> None:
-        with self._in_flight_lock:
-            if self._in_flight > MOST_STUCK_CALLS:
-                raise GuestBusyError(
-                    f"could not {what}: {self._in_flight} earlier calls to libvirt got no answer",
-                    "look for stopped QEMU processes (state T): ps -o pid,stat,args -C qemu-system-x86_64",
-                )
-            self._in_flight += 1
-
-    def _attempt(self, what: str, function: Callable[[Any], T]) -> T:
-        connection = self.connection()
+    def _attempt(self, what: str, function: Callable[[Any], T], sessions: list[_Session]) -> T:
+        session = self._current()
+        with self._lock:
+            session.calls += 1
+        sessions.append(session)
         try:
             with translated(what):
-                return function(connection)
+                return function(session.connection)
         except HypervisorLostError:
-            self._drop(connection)
+            self._retire(session)
             raise
+        finally:
+            with self._lock:
+                session.calls -= 1
+                is_last = session.retired and session.calls == 0
+            if is_last:
+                self._shut(session)
 
-    def _open(self) -> Any:
+    def _current(self) -> _Session:
+        # Opening may take as long as libvirt likes: others wait for it, but not for ever.
+        if not self._opening.acquire(timeout=CALL_DEADLINE_S):
+            raise HypervisorLostError(f"libvirt at {self.uri} accepts no connection", _start_hint(self.uri))
+        try:
+            if self._session is None:
+                self._session = self._open()
+            return self._session
+        finally:
+            self._opening.release()
+
+    def _open(self) -> _Session:
         libvirt = _load(self.uri)
         from vmpack.event_loop import start_event_loop
 
@@ -156,26 +188,53 @@ class Hypervisor:
             connection = libvirt.open(self.uri)
         except libvirt.libvirtError as error:
             raise _open_error(self.uri, error) from error
-        _optional(libvirt, lambda: connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT))
-        _optional(libvirt, lambda: connection.registerCloseCallback(self._lost, None))
-        for callback in self._on_open:
-            callback(connection)
-        return connection
+        with suppress(libvirt.libvirtError):
+            connection.setKeepAlive(KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT)
+        with suppress(libvirt.libvirtError):
+            connection.registerCloseCallback(self._lost, None)
+        ids = []
+        for event, note in self._watches:
+            number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event}")
+            with suppress(libvirt.libvirtError):
+                ids.append(connection.domainEventRegisterAny(None, number, _on_event, note))
+        return _Session(connection, tuple(ids))
 
     def _lost(self, connection: Any, _reason: int, _opaque: None) -> None:
-        # In libvirt's event thread: closing here would wait for that very thread.
-        if self._connection is connection:
-            self._connection = None
+        # In libvirt's event thread: closing here would wait for that very thread. The next failing call does.
+        session = self._session
+        if session is not None and session.connection is connection:
+            threading.Thread(target=self._retire, args=(session,), daemon=True).start()
 
-    def _drop(self, connection: Any) -> None:
-        if connection is None:
-            return
+    def _retire(self, session: _Session) -> None:
+        """Have no further call use this connection; the last call on it closes it."""
         with self._lock:
-            if self._connection is connection:
-                self._connection = None
+            if self._session is session:
+                self._session = None
+            is_last = not session.retired and session.calls == 0
+            session.retired = True
+        if is_last:
+            self._shut(session)
+
+    def _shut(self, session: _Session) -> None:
         libvirt = _load(self.uri)
-        _optional(libvirt, connection.unregisterCloseCallback)
-        _optional(libvirt, connection.close)
+        for number in session.event_ids:
+            with suppress(libvirt.libvirtError):
+                session.connection.domainEventDeregisterAny(number)
+        with suppress(libvirt.libvirtError):
+            session.connection.unregisterCloseCallback()
+        with suppress(libvirt.libvirtError):
+            session.connection.close()
+
+
+def find_domain(connection: Any, uuid: str) -> Any:
+    """The virDomain with this uuid on a connection. Raises GuestGoneError."""
+    with translated(f"find the VM {uuid}"):
+        return connection.lookupByUUIDString(uuid)
+
+
+def _on_event(_connection: Any, domain: Any, *details: Any) -> None:
+    note: Callable[[str], None] = details[-1]
+    note(domain.UUIDString())
 
 
 @contextmanager
@@ -238,12 +297,6 @@ def _codes(libvirt: Any, names: tuple[str, ...]) -> set[int]:
 
 def _text(error: Any) -> str:
     return " ".join(str(error.get_error_message()).split())
-
-
-def _optional(libvirt: Any, function: Callable[[], object]) -> None:
-    """Call what not every libvirt driver has (keepalive, close callbacks) and do without where it fails."""
-    with suppress(libvirt.libvirtError):
-        function()
 
 
 def _load(uri: str) -> Any:

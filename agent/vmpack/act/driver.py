@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from vmpack.act.policy_xml import policy_xml
 from vmpack.errors import HypervisorError
-from vmpack.hypervisor import Hypervisor, job_name, translated
+from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.policy_namespace import POLICY_NAMESPACE, POLICY_PREFIX
 from vmpack.units import KIB, format_bytes
@@ -57,20 +57,20 @@ class LibvirtDriver:
 
     def look(self, uuid: str) -> Live:
         """See Driver."""
-        return self._hypervisor.call(f"look at the VM {uuid}", lambda _: self._live(uuid))
+        return self._hypervisor.call(f"look at the VM {uuid}", lambda connection: _live(connection, uuid))
 
     def balloon_bytes(self, uuid: str) -> int:
         """See Driver."""
         what = f"read the balloon of the VM {uuid}"
-        return self._hypervisor.call(what, lambda _: _balloon_bytes(self._hypervisor.domain(uuid)))
+        return self._hypervisor.call(what, lambda connection: _balloon_bytes(find_domain(connection, uuid)))
 
     def set_memory(self, uuid: str, size_bytes: int) -> None:
         """See Driver."""
 
-        def act(_: Any) -> None:
+        def act(connection: Any) -> None:
             import libvirt
 
-            domain = self._hypervisor.domain(uuid)
+            domain = find_domain(connection, uuid)
             domain.setMemoryFlags(size_bytes // KIB, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
         self._hypervisor.call(f"set the memory of the VM {uuid} to {format_bytes(size_bytes)}", act)
@@ -78,10 +78,10 @@ class LibvirtDriver:
     def set_stats_period(self, uuid: str, period_s: int) -> None:
         """See Driver."""
 
-        def act(_: Any) -> None:
+        def act(connection: Any) -> None:
             import libvirt
 
-            domain = self._hypervisor.domain(uuid)
+            domain = find_domain(connection, uuid)
             domain.setMemoryStatsPeriod(period_s, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
         self._hypervisor.call(f"set the statistics period of the VM {uuid} to {period_s} s", act)
@@ -89,10 +89,10 @@ class LibvirtDriver:
     def write_policy(self, uuid: str, policy: GuestPolicy) -> None:
         """Write the VM's own settings: to the running VM and, where it is persistent, for later starts."""
 
-        def act(_: Any) -> None:
+        def act(connection: Any) -> None:
             import libvirt
 
-            domain = self._hypervisor.domain(uuid)
+            domain = find_domain(connection, uuid)
             flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
             if domain.isPersistent():
                 flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -101,17 +101,18 @@ class LibvirtDriver:
 
         self._hypervisor.call(f"write the policy of the VM {uuid}", act)
 
-    def _live(self, uuid: str) -> Live:
-        import libvirt
 
-        domain = self._hypervisor.domain(uuid)
-        state, _reason = domain.state()
-        return Live(
-            balloon_bytes=_balloon_bytes(domain),
-            nominal_bytes=domain.maxMemory() * KIB,
-            running=state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED),
-            job=job_name(domain),
-        )
+def _live(connection: Any, uuid: str) -> Live:
+    import libvirt
+
+    domain = find_domain(connection, uuid)
+    state, _reason = domain.state()
+    return Live(
+        balloon_bytes=_balloon_bytes(domain),
+        nominal_bytes=domain.maxMemory() * KIB,
+        running=state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED),
+        job=job_name(domain),
+    )
 
 
 def _balloon_bytes(domain: Any) -> int:

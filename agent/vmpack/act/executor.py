@@ -125,12 +125,12 @@ class _Run:
             self._room_bytes += action.from_bytes - live.balloon_bytes
             self._conclude(index, "skipped", refusal, live.balloon_bytes)
             return
-        move = _Move(action, action.to_bytes // KIB * KIB, live.balloon_bytes)
-        if live.balloon_bytes > move.to_bytes:
-            self._driver.set_memory(action.uuid, move.to_bytes)
-        else:
-            move.arrived, move.note = True, "it was there already"
-        self._moves[index] = move
+        to_bytes = action.to_bytes // KIB * KIB
+        # Also where the balloon is there already: an older order may be taking it further down.
+        self._driver.set_memory(action.uuid, to_bytes)
+        self._moves[index] = _Move(
+            action, to_bytes, max(live.balloon_bytes, to_bytes), arrived=live.balloon_bytes <= to_bytes
+        )
 
     def _pay_whole(self, grows: deque[tuple[int, SetMemory]]) -> None:
         """Pay the first grows in line while there is enough for each of them."""

@@ -71,7 +71,9 @@ class DomainReader:
         self._facts: dict[str, _KnownFacts] = {}
         self._changed: set[str] = set()
         self._balloons: dict[str, int | None] = {}
-        hypervisor.on_open(self._watch)
+        # Where libvirt sends no events, facts age out.
+        for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
+            hypervisor.watch(event, self._changed.add)
 
     def read(self, time_s: float) -> tuple[tuple[DomainReading, ...], tuple[str, ...]]:
         """All VMs that answered, and the names of those that exist but did not.
@@ -152,23 +154,6 @@ class DomainReader:
         except GuestBusyError:
             self._balloons = {}
         return dict(answers)
-
-    def _watch(self, connection: Any) -> None:
-        """Have libvirt say when a VM's settings or devices change. Without events, facts age out."""
-        import libvirt
-
-        def note(_connection: Any, domain: Any, *_details: Any) -> None:
-            self._changed.add(domain.UUIDString())
-
-        for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
-            try:
-                with translated(f"ask for the event {event}"):
-                    number = getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{event}")
-                    connection.domainEventRegisterAny(None, number, note, None)
-            except HypervisorLostError:
-                raise
-            except HypervisorError:
-                return
 
 
 def _all_domains(connection: Any) -> list[_Domain]:
