@@ -159,9 +159,13 @@ def _guest(guest: GuestSnapshot, plan: GuestPlan, now_s: float) -> Finding:
     if guest.stats is None:
         return Finding(subject, "warn", "has never reported its memory", _silence_todo(guest))
     age_s = max(0.0, now_s - guest.stats.sampled_s)
-    period = "off" if not guest.stats_period_s else f"every {format_seconds(guest.stats_period_s)}"
+    period = (
+        f"every {format_seconds(guest.stats_period_s)}"
+        if guest.stats_period_s
+        else "once, an agent asks for more"
+    )
     if age_s > max(SILENT_S, 3 * (guest.stats_period_s or 0)):
-        text = f"its newest report is {format_seconds(age_s)} old (statistics {period})"
+        text = f"its newest report is {format_seconds(age_s)} old"
         return Finding(subject, "warn", text, _silence_todo(guest))
     usable = format_bytes(guest.stats.usable_bytes)
     return Finding(
@@ -197,7 +201,12 @@ def packable(host: HostSnapshot, plan: Plan) -> Finding:
         f" ({format_ratio(lendable / promised)}) could be lent"
     )
     rest = _rest(
-        {"used": used, "headroom and floors": kept, "left alone": excluded, "not known yet": unknown}
+        {
+            "used": used,
+            "guest kernels, headroom and floors": kept,
+            "left alone": excluded,
+            "not known yet": unknown,
+        }
     )
     return Finding("packable", "ok", f"{text}; the rest: {rest}" if rest else text)
 

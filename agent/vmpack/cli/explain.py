@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(record(explanation, now_s), indent=2))
     else:
-        print("\n".join(lines(explanation, now_s)))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print("\n".join(_wrapped(line, width) for line in lines(explanation, now_s)))
     return 0
 
 
@@ -103,6 +107,14 @@ def lines(explanation: Explanation, now_s: float) -> list[str]:
         for reason in explanation.host_reasons:
             text += _reason_lines(reason)
     return text
+
+
+def _wrapped(line: str, width: int | None) -> str:
+    """The line broken at words for a terminal, indented as it begins; a pipe gets it whole."""
+    if width is None or len(line) <= width:
+        return line
+    indent = " " * (len(line) - len(line.lstrip(" -")))
+    return textwrap.fill(line, max(40, width), subsequent_indent=indent, drop_whitespace=True)
 
 
 def _verdict(explanation: Explanation) -> str:

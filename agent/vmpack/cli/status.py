@@ -151,9 +151,9 @@ def _migration_record(interval: Interval) -> dict[str, Any] | None:
 
 
 _STATE_WORDS = {
-    "active": "packing",
-    "observe": "observing only, changes nothing",
-    "frozen": "FROZEN, changes nothing (`vmpack freeze --off` ends that)",
+    "active": "is packing",
+    "observe": "only observes and changes nothing",
+    "frozen": "is FROZEN and changes nothing (`vmpack freeze --off` ends that)",
 }
 
 
@@ -164,8 +164,8 @@ def show(screen: Console, status: AgentStatus, now_s: float) -> None:
     from vmpack.cli import bars
     from vmpack.cli.screen import ascii_only
 
-    title = Text.assemble(("vmpack", "bold"), f" on {shown(status.uri)}: {_STATE_WORDS[state(status)]}")
-    screen.print(title)
+    title = Text.assemble(("vmpack", "bold"), f" {_STATE_WORDS[state(status)]}, on {shown(status.uri)}")
+    screen.print(title, soft_wrap=True)
     age = age_s(status, now_s)
     if age is not None:
         stale = is_stale(status, now_s)
