@@ -64,7 +64,7 @@ def _vm_block(guest: GuestSnapshot, plan: GuestPlan | None) -> str:
             "VMPACK_FLOOR": _kib(plan.floor_bytes if plan else 0),
             "VMPACK_TARGET": _kib(plan.target_bytes if plan else 0),
             "VMPACK_STATE": plan.verdict.upper() if plan else "UNKNOWN",
-            "VMPACK_REASON": plan.reasons[0].rule if plan and plan.reasons else "none",
+            "VMPACK_REASON": plan.reasons[-1].rule if plan and plan.reasons else "none",
         }
     )
     encoded = base64.b64encode(monitor.encode("ascii")).decode("ascii")
