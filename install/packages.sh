@@ -17,7 +17,7 @@ family() { # debian | el9 | el10 | arch | suse | unknown
 
 debs() { # LEVEL: agent | demo | test
     echo python3-venv python3-libvirt
-    [ "$1" = agent ] || echo qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu iproute2 kmod zstd
+    [ "$1" = agent ] || echo qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu kmod zstd
     [ "$1" != test ] || echo shellcheck
 }
 
@@ -36,9 +36,9 @@ other_command() { # LEVEL FAMILY: what an administrator runs where packages cann
     *) head='zypper install' names='python3 python3-libvirt-python' ;;
     esac
     [ "$1" = agent ] || case $2 in
-    el*) names="$names qemu-kvm-core libvirt-daemon libvirt-daemon-driver-qemu iproute kmod zstd busybox qemu-guest-agent" ;;
-    arch) names="$names qemu-system-x86 libvirt iproute2 kmod zstd busybox qemu-guest-agent" ;;
-    *) names="$names qemu-x86 libvirt-daemon-qemu iproute2 kmod zstd busybox qemu-guest-agent" ;;
+    el*) names="$names qemu-kvm-core libvirt-daemon libvirt-daemon-driver-qemu kmod zstd busybox qemu-guest-agent" ;;
+    arch) names="$names qemu-system-x86 libvirt kmod zstd busybox qemu-guest-agent" ;;
+    *) names="$names qemu-x86 libvirt-daemon-qemu kmod zstd busybox qemu-guest-agent" ;;
     esac
     [ "$1" != test ] || case $2 in arch) names="$names shellcheck" ;; *) names="$names ShellCheck" ;; esac
     echo "$head $names"
@@ -47,7 +47,7 @@ other_command() { # LEVEL FAMILY: what an administrator runs where packages cann
 missing_programs() { # LEVEL: what is not there, by program
     find_python || echo 'python 3.11 or newer'
     [ "$1" = agent ] || {
-        for program in libvirtd ip unshare modprobe busybox qemu-ga; do
+        for program in libvirtd depmod modprobe busybox qemu-ga; do
             PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || echo "$program"
         done
         command -v qemu-system-x86_64 >/dev/null || [ -x /usr/libexec/qemu-kvm ] || echo qemu-system-x86_64
