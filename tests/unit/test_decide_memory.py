@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-
 from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, guest, host, settings
+
 from vmpack.decide.memory import plan, remember
 from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestPolicy
@@ -23,7 +23,9 @@ def of(decided: Plan, name: str) -> GuestPlan:
 
 def targets(decided: Plan) -> dict[str, int]:
     """MiB each VM is sent to, for those that move."""
-    return {action.name: action.to_bytes // MIB for action in decided.actions if isinstance(action, SetMemory)}
+    return {
+        action.name: action.to_bytes // MIB for action in decided.actions if isinstance(action, SetMemory)
+    }
 
 
 def rules(decided: Plan, name: str) -> list[str]:
@@ -275,6 +277,14 @@ def test_memory_promised_but_not_yet_taken_counts_as_held():
 
     assert targets(decided) == {"slow": 196}
     assert plan(later, remembered, SETTINGS).room_bytes == (300 - 196 - 128) * MIB
+
+
+def test_only_what_could_be_paid_counts_as_promised():
+    """Memory that was never promised would be kept from others, and a healthy balloon called stuck."""
+    decided = plan(host(guest(balloon=100, used=100), budget=300), NOTHING, SETTINGS)
+    part = Outcome(decided.actions[0], "partial", "", 120 * MIB, asked_bytes=120 * MIB)
+
+    assert remember(decided, (part,), NOW_S).guests["uuid-g1"].target_bytes is None
 
 
 def test_an_unreadable_vm_still_holds_its_memory():

@@ -212,7 +212,8 @@ class _Run:
         detail = move.fault or (self._lost if not move.arrived else "") or move.note
         if not detail and not near:
             detail = f"the balloon stands at {format_bytes(move.reached_bytes)}"
-        return Outcome(move.action, status, detail, move.reached_bytes)
+        asked_bytes = None if whole else move.to_bytes
+        return Outcome(move.action, status, detail, move.reached_bytes, asked_bytes)
 
 
 def _refusal(action: SetMemory, live: Live) -> str:

@@ -1,8 +1,8 @@
 """One interval's memory decision for one host: plan(snapshot, remembered, settings) -> Plan.
 
 Guarantees (each is a property test): no VM is planned below its floor, nor below what it uses plus fixed
-headroom; the balloons planned never exceed the budget unless nothing more may be taken; planning on the planned
-state does nothing; the order of VMs does not matter; no VM in need shrinks while another has spare.
+headroom; the balloons planned never exceed the budget unless nothing more may be taken; planning on the
+planned state does nothing; the order of VMs does not matter; no VM in need shrinks while another has spare.
 """
 
 from __future__ import annotations
@@ -102,17 +102,16 @@ def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Rememb
         if known is None or outcome.status not in ("done", "partial"):
             continue
         if isinstance(action, SetMemory):
-            guests[action.uuid] = _asked(known, action, outcome.reached_bytes, now_s)
+            guests[action.uuid] = _asked(known, action, outcome, now_s)
         elif known.stats_period_before_s is None:
             guests[action.uuid] = known._replace(stats_period_before_s=0)
     return Remembered(guests, decided.remembered.scarce)
 
 
-def _asked(
-    known: RememberedGuest, action: SetMemory, reached_bytes: int | None, now_s: float
-) -> RememberedGuest:
-    reached = action.to_bytes if reached_bytes is None else reached_bytes
-    arrived = abs(reached - action.to_bytes) <= ARRIVED_BYTES
+def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: float) -> RememberedGuest:
+    asked = action.to_bytes if outcome.asked_bytes is None else outcome.asked_bytes
+    reached = asked if outcome.reached_bytes is None else outcome.reached_bytes
+    arrived = abs(reached - asked) <= ARRIVED_BYTES
     grown = action.to_bytes > action.from_bytes
     shrunk = action.to_bytes < action.from_bytes
     safe = action.from_bytes if shrunk and known.safe_bytes is None else known.safe_bytes
@@ -120,7 +119,7 @@ def _asked(
         balloon_bytes=reached,
         balloon_changed_s=now_s,
         calm_since_s=now_s if grown else known.calm_since_s,
-        target_bytes=None if arrived else action.to_bytes,
+        target_bytes=None if arrived else asked,
         asked_s=now_s,
         safe_bytes=None if grown else safe,
         short_intervals=0,

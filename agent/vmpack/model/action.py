@@ -54,3 +54,6 @@ class Outcome:
     """
     detail: str = ""
     reached_bytes: int | None = None
+    """Where the balloon stood when we stopped watching."""
+    asked_bytes: int | None = None
+    """What the hypervisor was really asked for, None when that is the whole of the action."""

@@ -25,7 +25,7 @@ Decoder = Callable[[Any, str], Any]
 
 
 def encode(value: Any) -> Any:
-    """Turn a record (dataclass or named tuple), a tuple, a mapping or a plain value into JSON-ready values."""
+    """Turn a record (dataclass or named tuple), tuple, mapping or plain value into JSON-ready values."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Mapping):
