@@ -120,7 +120,7 @@ next() { printf '  %s\n      %s\n' "$1" "$2"; }
 uninstall() {
     layout
     if [ -f "$manifest" ]; then
-        if has_systemd && systemctl is-enabled --quiet vmpack-agent 2>/dev/null || has_systemd && systemctl is-active --quiet vmpack-agent; then
+        if has_systemd && { systemctl is-enabled --quiet vmpack-agent || systemctl is-active --quiet vmpack-agent; }; then
             step "stopping the service, which gives memory back" systemctl disable --now vmpack-agent
         fi
         give_back
@@ -130,11 +130,13 @@ uninstall() {
     else
         say "nothing is installed in $home"
     fi
-    if [ "$purge" = yes ]; then
+    if [ "$dry_run" = yes ] && [ "$purge" = no ]; then
+        return 0
+    elif [ "$purge" = yes ]; then
         [ ! -e "$etc" ] || step "removing $etc" rm -rf "$etc"
         # below a prefix of root's: the state may be that of the installation for the whole host
         [ ! -e "$state" ] || [ -e /opt/vmpack/manifest ] || step "removing $state" rm -rf "$state"
-    elif [ -e "$etc/vmpack.toml" ]; then
+    elif [ -d "$etc" ] && ! rmdir "$etc" 2>/dev/null; then
         say "kept: $etc and $state (--purge removes them)"
     fi
 }
