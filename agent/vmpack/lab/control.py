@@ -55,7 +55,7 @@ class GuestControl:
     """Requests to one guest. Each opens the channel anew, so several programs can take turns."""
 
     def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
-        self._path = path
+        self.path = path
         self._timeout_s = timeout_s
 
     def ping(self) -> float:
@@ -131,17 +131,17 @@ class GuestControl:
         try:
             with socket.socket(socket.AF_UNIX) as channel:
                 channel.settimeout(self._timeout_s + extra_s)
-                channel.connect(str(self._path))
+                channel.connect(str(self.path))
                 channel.sendall(f"{token} {request}\n".encode())
                 return _read_answer(channel, token, deadline_s)
         except TimeoutError as error:
             raise UnavailableError(
-                f"guest {self._path.name} does not answer on its control channel",
+                f"guest {self.path.name} does not answer on its control channel",
                 "it may still boot, or be out of memory",
             ) from error
         except OSError as error:
             raise GuestGoneError(
-                f"guest {self._path.name} has no control channel: {error.strerror}"
+                f"guest {self.path.name} has no control channel: {error.strerror}"
             ) from error
 
 
