@@ -1,6 +1,7 @@
-"""How much of a VM's memory the host really holds: its QEMU process, found and measured in /proc.
+"""What a VM costs the host beyond the guest's own memory: its QEMU process, found and measured in /proc.
 
 Called by source.py. Measuring walks the page tables of a whole guest, so it is done for one VM per interval.
+The overhead is what is remembered, because it moves slowly; the guest's part moves with every balloon.
 What cannot be read (another user's process, a process that ended) is None.
 """
 
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from vmpack.units import KIB
 
+NEW_PER_INTERVAL = 4
+"""VMs seen for the first time are measured sooner, but not all at once."""
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ")
 
 
@@ -24,8 +27,8 @@ class Process:
     started_ticks: str
 
 
-class RamMeter:
-    """Measures one VM per interval, the one whose figure is the oldest, and remembers the others'."""
+class OverheadMeter:
+    """Measures a new VM soon and then one VM per interval, the one whose figure is the oldest."""
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc
@@ -33,19 +36,17 @@ class RamMeter:
         self._measured: dict[tuple[str, int], int | None] = {}
 
     def measure(self, nominal_bytes: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int | None]:
-        """Resident bytes of the guests' own memory, by VM (uuid and libvirt's number of this run of it)."""
+        """Resident bytes that are not the guest's, by VM (uuid and libvirt's number of this run of it)."""
         if nominal_bytes.keys() - self._known.keys():
             found = find_qemus(self._proc)
             self._known = {vm: self._known.get(vm) or found.get(vm[0]) for vm in nominal_bytes}
         # Never measured ones first, then in the order in which they were last measured.
         self._measured = {vm: figure for vm, figure in self._measured.items() if vm in nominal_bytes}
-        waiting = [vm for vm in nominal_bytes if vm not in self._measured] or list(self._measured)
-        if waiting:
-            vm = waiting[0]
+        new = [vm for vm in nominal_bytes if vm not in self._measured]
+        for vm in new[:NEW_PER_INTERVAL] or list(self._measured)[:1]:
             self._measured.pop(vm, None)
-            process = self._known[vm]
-            size = nominal_bytes[vm]
-            self._measured[vm] = ram_rss_bytes(self._proc, process, size) if process is not None else None
+            process, size = self._known[vm], nominal_bytes[vm]
+            self._measured[vm] = overhead_bytes(self._proc, process, size) if process is not None else None
         return {vm: self._measured.get(vm) for vm in nominal_bytes}
 
 
@@ -72,20 +73,22 @@ def is_alive(proc: Path, process: Process) -> bool:
     return _started_ticks(proc, process.pid) == process.started_ticks
 
 
-def ram_rss_bytes(proc: Path, process: Process, nominal_bytes: int) -> int | None:
-    """Resident bytes of the guest's own memory."""
+def overhead_bytes(proc: Path, process: Process, nominal_bytes: int) -> int | None:
+    """Resident bytes of the process that are not the guest's own memory."""
     if not is_alive(proc, process):
         return None
-    return parse_ram_rss(_bytes(proc / f"{process.pid}/smaps").decode(errors="replace"), nominal_bytes)
+    return parse_overhead(_bytes(proc / f"{process.pid}/smaps").decode(errors="replace"), nominal_bytes)
 
 
-def parse_ram_rss(smaps: str, nominal_bytes: int) -> int | None:
-    """Resident bytes of the mappings as large as the guest, else of larger ones: the kernel joins neighbours.
+def parse_overhead(smaps: str, nominal_bytes: int) -> int | None:
+    """Resident bytes of all mappings but the guest's memory.
 
-    Executable mappings are QEMU's translated code, however large.
+    That is the mappings as large as the guest, else the larger ones: the kernel joins neighbours. Executable
+    mappings are QEMU's translated code, however large. None when no mapping can be the guest's memory.
     """
     equal: list[int] = []
     larger: list[int] = []
+    others = 0
     wanted: list[int] | None = None
     for line in smaps.splitlines():
         match = _MAPPING.match(line)
@@ -93,12 +96,15 @@ def parse_ram_rss(smaps: str, nominal_bytes: int) -> int | None:
             size = int(match[2], 16) - int(match[1], 16)
             is_ram = size >= nominal_bytes and match[3].startswith("rw-")
             wanted = None if not is_ram else equal if size == nominal_bytes else larger
-        elif wanted is not None and line.startswith("Rss:"):
-            wanted.append(int(line.split()[1]) * KIB)
-            wanted = None
+        elif line.startswith("Rss:"):
+            rss = int(line.split()[1]) * KIB
+            if wanted is None:
+                others += rss
+            else:
+                wanted.append(rss)
     if equal:
-        return sum(equal)
-    return sum(larger) if larger else None
+        return others + sum(larger)
+    return others if larger else None
 
 
 def _started_ticks(proc: Path, pid: int) -> str | None:

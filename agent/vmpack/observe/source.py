@@ -18,7 +18,7 @@ from vmpack.model.host import Claim, HostSnapshot
 from vmpack.observe.balloon_stats import Sighting, date_report, read_stats
 from vmpack.observe.domains import DomainReader, DomainReading
 from vmpack.observe.host import read_host
-from vmpack.observe.process import RamMeter
+from vmpack.observe.process import OverheadMeter
 from vmpack.units import KIB
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class HostSource:
         self._proc = proc
         self._sys = sys
         self._domains = DomainReader(hypervisor, deadline_s)
-        self._ram = RamMeter(proc)
+        self._overhead = OverheadMeter(proc)
         self._sightings: dict[str, Sighting] = {}
         self._policy_faults: dict[str, tuple[str, ...]] = {}
 
@@ -62,9 +62,9 @@ class HostSource:
         # After the call: a VM's report is then never newer than the snapshot.
         time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
         host = read_host(self._proc, self._sys)
-        ram = self._ram.measure({(r.uuid, r.run): _nominal_bytes(r) for r in readings})
+        overhead = self._overhead.measure({(r.uuid, r.run): _nominal_bytes(r) for r in readings})
         guests = tuple(
-            self._guest(reading, ram[reading.uuid, reading.run], time_s, wall_s)
+            self._guest(reading, overhead[reading.uuid, reading.run], time_s, wall_s)
             for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
         )
         self._forget_all_but({reading.uuid for reading in readings})
@@ -86,9 +86,10 @@ class HostSource:
         )
 
     def _guest(
-        self, reading: DomainReading, ram_rss_bytes: int | None, time_s: float, wall_s: float
+        self, reading: DomainReading, overhead_bytes: int | None, time_s: float, wall_s: float
     ) -> GuestSnapshot:
         stats, facts = reading.stats, reading.facts
+        rss_bytes = _kib(stats, "balloon.rss")
         nominal_bytes = _nominal_bytes(reading)
         sighting, fault = date_report(stats, self._sightings.get(reading.uuid), time_s, wall_s)
         report = None
@@ -106,8 +107,8 @@ class HostSource:
             stats_period_s=facts.stats_period_s,
             stats=report,
             stats_fault=fault,
-            rss_bytes=_kib(stats, "balloon.rss"),
-            ram_rss_bytes=ram_rss_bytes,
+            rss_bytes=rss_bytes,
+            ram_rss_bytes=_ram_rss_bytes(rss_bytes, overhead_bytes),
             vcpus=_vcpus(stats),
             job=reading.live.job,
             exclusions=facts.exclusions,
@@ -134,6 +135,12 @@ def _balloon_bytes(reading: DomainReading, nominal_bytes: int) -> int:
     live_kib = reading.live.balloon_kib
     current_kib = live_kib if live_kib is not None else reading.stats.get("balloon.current")
     return nominal_bytes if not current_kib else min(current_kib * KIB, nominal_bytes)
+
+
+def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int | None) -> int | None:
+    if rss_bytes is None or overhead_bytes is None:
+        return None
+    return max(0, rss_bytes - overhead_bytes)
 
 
 def _kib(stats: Mapping[str, Any], key: str) -> int | None:
