@@ -224,7 +224,7 @@ def _grows(seat: _Seat, target: int, now_s: float) -> bool:
 
 
 def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
-    """Take `owed` bytes from those with the most above their target, in steps that the hypervisor can set."""
+    """Take `owed` bytes from those with the most above their target, whole grains at a time."""
     above = sorted(
         (
             (seat.held_bytes - target, seat)
@@ -236,7 +236,7 @@ def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict
     for spare, seat in above:
         if owed <= 0:
             return
-        taken = min(spare, -(-owed // FINEST_BYTES) * FINEST_BYTES)
+        taken = min(spare, -(-owed // GRAIN_BYTES) * GRAIN_BYTES)
         owed -= taken
         numbers = {"spare_bytes": spare, "taken_bytes": taken, "wanted_bytes": seat.need.wanted_bytes}
         moves[seat.guest.uuid] = _Move(seat.held_bytes - taken, Reason(PAYS, numbers))
