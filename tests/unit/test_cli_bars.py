@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
-
 from tests.cli_samples import EVIL_NAME, WALL_S, guest, guest_plan, interval, shrinking, status
+
 from vmpack.cli import bars
 from vmpack.cli.moves import move_lines
 from vmpack.cli.safe_text import shown

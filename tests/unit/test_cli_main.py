@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-
 from tests.cli_samples import EVIL_NAME
+
 from vmpack import __version__
 from vmpack.cli import main as program
 from vmpack.errors import AccessError, ConfigError, UnavailableError, UsageError, VmpackError
@@ -22,7 +22,9 @@ def imported_by(*arguments: str) -> str:
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         "sys.stderr.write(' '.join(sorted(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     return done.stderr
 
 
@@ -72,7 +74,9 @@ def test_no_command_shows_the_help_as_an_error(capsys: pytest.CaptureFixture[str
 def test_a_mistyped_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     """People mistype; the next step should be in front of them."""
     assert program.main(["statsu"]) == 2
-    assert capsys.readouterr().err == "vmpack: there is no command 'statsu'\n  did you mean `vmpack status`?\n"
+    assert (
+        capsys.readouterr().err == "vmpack: there is no command 'statsu'\n  did you mean `vmpack status`?\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +116,9 @@ def test_without_an_agent_one_line_and_what_to_do(
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_failures_become_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_become_exit_codes(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Scripts tell failures apart by these codes."""
 
     def body() -> int:

@@ -18,7 +18,9 @@ def test_every_rule_that_decisions_give_has_words():
     for source in DECIDE.glob("*.py"):
         text = source.read_text()
         given |= set(re.findall(r'Reason\(\s*"(\w+)"', text)) | set(re.findall(r'\brule = "(\w+)"', text))
-        given |= set(re.findall(r'^[A-Z_]+ = "(\w+)"$', text, re.M)) | set(re.findall(r'(?:rule = .* else|never else) "(\w+)"', text))
+        given |= set(re.findall(r'^[A-Z_]+ = "(\w+)"$', text, re.M)) | set(
+            re.findall(r'(?:rule = .* else|never else) "(\w+)"', text)
+        )
 
     assert given - {""} == explain.rules()
 
@@ -26,7 +28,9 @@ def test_every_rule_that_decisions_give_has_words():
 def test_numbers_are_shown_with_units():
     """136314880 says nothing to a person."""
     what, change = explain.words(
-        Reason("within_dead_band", {"balloon_bytes": 130 << 20, "target_bytes": 128 << 20, "band_bytes": 8 << 20})
+        Reason(
+            "within_dead_band", {"balloon_bytes": 130 << 20, "target_bytes": 128 << 20, "band_bytes": 8 << 20}
+        )
     )
 
     assert "130 MiB" in what

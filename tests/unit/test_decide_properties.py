@@ -8,9 +8,9 @@ import random
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-
 from tests.builders import EAGER, SETTINGS, carried_out
 from tests.strategies import hosts
+
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.decide.share import fill

@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +79,9 @@ class AgentClient:
     def _ask(self, verb: str, path: str, body: bytes, time_s: float) -> bytes:
         connection = _Connection(self.socket_path, time_s)
         try:
-            connection.request(verb, path, body, {"Content-Type": "application/json"})
+            # An answer may come before all is sent, with the reason.
+            with suppress(BrokenPipeError):
+                connection.request(verb, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             data = answer.read(_ANSWER_MAX_BYTES)
         except PermissionError as error:

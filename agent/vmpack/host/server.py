@@ -122,10 +122,14 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request from its first byte to its end."""
         try:
-            super().process_request_thread(request, client_address)
+            self.finish_request(request, client_address)
+        except (OSError, ValueError):
+            log.debug("a request on the socket ended early", exc_info=True)
         finally:
+            # The place first: who sees the end of this connection may use it at once.
             self.arrived(request)
             self._slots.release()
+            self.shutdown_request(request)
 
     def arrived(self, request: socket.socket) -> None:
         """The request is here whole: what it costs now is ours, not the caller's, to limit."""
@@ -140,10 +144,6 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         for request in late:
             with suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that went away is no news; anything else is."""
-        log.debug("a request on the socket ended early", exc_info=True)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -197,9 +197,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _call(self) -> tuple[str, bytes]:
         method = self.server.methods.get(self.path.removeprefix("/v1/"))
-        self._check_rights(changes=method is None or method.changes)
-        arguments = self._body()
+        # Read whole first: who is refused while still sending would see a broken pipe, not the answer.
+        body = self._body()
         self.server.arrived(self.connection)
+        self._check_rights(changes=method is None or method.changes)
+        arguments = _arguments(body)
         if method is None or not self.path.startswith("/v1/"):
             known = ", ".join(self.server.methods)
             raise BadDataError(f"there is no {self.path[:60]!r} here", f"POST /v1/METHOD, one of {known}")
@@ -216,17 +218,21 @@ class Handler(BaseHTTPRequestHandler):
             "run as root, or see agent.socket_group in the configuration",
         )
 
-    def _body(self) -> dict[str, Any]:
+    def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > BODY_MAX_BYTES:
             raise BadDataError(f"the request's length must be 0 to {BODY_MAX_BYTES} bytes, and be said")
-        try:
-            data = json.loads(self.rfile.read(int(length)) or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise BadDataError(f"the request is not valid JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise BadDataError("the request must be a JSON object")
-        return data
+        return self.rfile.read(int(length))
+
+
+def _arguments(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise BadDataError(f"the request is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BadDataError("the request must be a JSON object")
+    return data
 
 
 def _check_arguments(method: Method, arguments: Mapping[str, Any]) -> None:
@@ -242,6 +248,8 @@ def _take_path(path: Path) -> None:
         raise BadDataError(
             f"{path} is longer than the {PATH_MAX_BYTES} bytes of a socket's path", "use a shorter --run-dir"
         )
+    if path.exists() and not path.is_socket():
+        raise BadDataError(f"{path} is in the way: it is no socket", "move it, or use another --run-dir")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:

@@ -1,0 +1,207 @@
+"""The loop: order, schedule, errors, observe mode."""
+
+import logging
+from collections.abc import Sequence
+
+import pytest
+from tests import builders
+from tests.host_doubles import FullDisk, HostInMemory, JumpingClock, PublisherNotes, make_loop, turns
+
+from vmpack.decide.memory import remember
+from vmpack.errors import HypervisorLostError
+from vmpack.host.loop import CRASHES_MAX, Decision
+from vmpack.model.host import HostSnapshot
+from vmpack.model.plan import Plan, Remembered
+from vmpack.model.settings import Settings
+from vmpack.units import MIB
+
+
+def idle_host(count: int = 2, stop_at_s: float = float("inf")) -> HostInMemory:
+    """A host whose guests use little and can be packed."""
+    guests = [builders.guest(f"g{number}", used=30) for number in range(count)]
+    return HostInMemory(JumpingClock(stop_at_s), *guests)
+
+
+def test_a_turn_packs_publishes_and_remembers() -> None:
+    """The whole way, observe to publish, must be walked with one and the same values."""
+    host, notes, disk = idle_host(), PublisherNotes(), FullDisk()
+    loop = make_loop(host, notes, disk)
+
+    first, second = turns(loop, 2, host.clock)
+
+    assert host.moves and host.named("g0").balloon_bytes < 256 * MIB
+    assert (first.number, second.number) == (1, 2)
+    assert notes.intervals == [first, second]
+    assert notes.before[0] == Remembered()
+    assert notes.before[1] == disk.saved[0] == remember(first.plan, first.outcomes, first.snapshot.time_s)
+    assert loop.status.interval is second
+
+
+def test_observing_changes_nothing_and_remembers_no_deed() -> None:
+    """Promise 1: in observe mode nothing changes, and later decisions must not believe it had."""
+    host = idle_host()
+    loop = make_loop(host, observe_only=True)
+
+    made = turns(loop, 3, host.clock)
+
+    assert host.plans == []
+    assert all(interval.outcomes == () for interval in made)
+    assert any(action.kind == "set_memory" for action in made[-1].plan.actions)
+    assert all(known.asked_s is None for known in loop.remembered.guests.values())
+
+
+def test_a_frozen_host_is_left_as_it_is() -> None:
+    """`vmpack freeze` must stop changes in the very next turn."""
+    host = idle_host()
+    host.frozen = True
+    loop = make_loop(host)
+
+    interval = loop.turn()
+
+    assert host.plans == [] and interval.outcomes == ()
+    assert all(known.asked_s is None for known in loop.remembered.guests.values())
+
+
+def test_a_failed_turn_is_said_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """libvirt restarts happen: the agent must come back by itself without flooding the log."""
+    host, notes = idle_host(stop_at_s=builders.NOW_S + 60), PublisherNotes()
+    host.errors = [HypervisorLostError("libvirt is gone", "it is tried again") for _ in range(3)]
+    loop = make_loop(host, notes)
+
+    with caplog.at_level(logging.INFO):
+        loop.run()
+
+    said = [record.message for record in caplog.records if "libvirt is gone" in record.message]
+    assert len(said) == 1 and "it is tried again" in said[0]
+    assert sum("works again" in record.message for record in caplog.records) == 1
+    assert notes.failures == 3
+    assert loop.status.last_error is None and loop.status.interval is not None
+
+
+def test_failures_back_off_and_never_stop_trying() -> None:
+    """A dead libvirt must not be hammered, and must be found again within half a minute."""
+    host = idle_host(stop_at_s=builders.NOW_S + 200)
+    host.errors = [HypervisorLostError("gone") for _ in range(50)]
+    loop = make_loop(host)
+
+    loop.run()
+
+    waits = host.clock.waits
+    assert waits[:4] == [5.0, 10.0, 20.0, 30.0]
+    assert max(waits) == 30.0 and len(waits) >= 8
+    assert loop.status.last_error == "gone"
+
+
+def test_turns_keep_their_rhythm() -> None:
+    """Slow turns must not shift the schedule: drift would thin out the statistics unseen."""
+    host = idle_host(stop_at_s=builders.NOW_S + 50)
+    host.turn_takes_s = 1.5
+    notes = PublisherNotes()
+
+    make_loop(host, notes).run()
+
+    begins = [interval.snapshot.time_s - 1.5 - builders.NOW_S for interval in notes.intervals]
+    assert begins == [5.0 * turn for turn in range(10)]
+
+
+def test_turns_that_were_missed_are_not_made_up_for() -> None:
+    """After a long stall a burst of turns would see the same host again and again."""
+    host = idle_host(stop_at_s=builders.NOW_S + 60)
+    host.turn_takes_s = 12.0
+    notes = PublisherNotes()
+
+    make_loop(host, notes).run()
+
+    begins = [interval.snapshot.time_s - 12.0 - builders.NOW_S for interval in notes.intervals]
+    assert begins == [0.0, 15.0, 30.0, 45.0]
+
+
+def defective_plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> Plan:
+    """A decision with a defect."""
+    raise ZeroDivisionError("a defect")
+
+
+def test_one_defect_is_survived_and_a_lasting_one_ends_the_agent() -> None:
+    """A lasting defect must end the agent, so that the service manager can give memory back."""
+    host = idle_host(stop_at_s=builders.NOW_S + 3600)
+    loop = make_loop(host, decision=Decision(defective_plan, remember))
+
+    with pytest.raises(ZeroDivisionError):
+        loop.run()
+
+    assert len(host.clock.waits) == CRASHES_MAX - 1
+    assert loop.status.last_error == "ZeroDivisionError: a defect"
+
+
+def test_a_full_disk_does_not_stop_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """Guests need their memory also when the state cannot be saved; said once, not every interval."""
+    host, disk = idle_host(), FullDisk(failures=3)
+    loop = make_loop(host, disk=disk)
+
+    with caplog.at_level(logging.WARNING):
+        made = turns(loop, 4, host.clock)
+
+    assert len(made) == 4 and len(disk.saved) == 1
+    assert sum("disk full" in record.message for record in caplog.records) == 1
+
+
+def test_each_change_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the log must see what changed and why, without asking further."""
+    host = idle_host(1)
+
+    with caplog.at_level(logging.INFO):
+        turns(make_loop(host), 2, host.clock)
+
+    line = next(record.message for record in caplog.records if "->" in record.message)
+    assert line.startswith("g0: 256 MiB -> ") and "done: " in line and "target" in line
+
+
+def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """A VM's owner picks its name; it must not be able to write log lines or steer a terminal."""
+    host = HostInMemory(JumpingClock(), builders.guest("evil\n12:00 all is well\x1b[2J", used=30))
+
+    with caplog.at_level(logging.DEBUG):
+        turns(make_loop(host), 2, host.clock)
+
+    assert host.moves
+    assert all(record.message.isprintable() for record in caplog.records)
+
+
+def quiet_lines(records: Sequence[logging.LogRecord]) -> list[str]:
+    """The summary lines at info level."""
+    return [r.message for r in records if r.levelno == logging.INFO and r.message.startswith("1 VM, ")]
+
+
+def test_quiet_times_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    """Someone who watches memory_coordinator must see that it lives, without a line per interval."""
+    host = HostInMemory(JumpingClock(), builders.guest("g0", used=200))
+
+    with caplog.at_level(logging.INFO):
+        turns(make_loop(host, quiet_line_every=4), 9, host.clock)
+
+    assert 2 <= len(quiet_lines(caplog.records)) <= 4
+
+
+def test_new_settings_count_from_the_next_turn() -> None:
+    """A reload must reach decisions, journal and schedule without a restart."""
+    host, notes = idle_host(), PublisherNotes()
+    loop = make_loop(host, notes)
+    loop.turn()
+
+    new = builders.settings(interval_s=7.0, calm_s=77.0)
+    loop.reconfigure(new, observe_only=True)
+    moves = len(host.plans)
+    loop.turn()
+
+    assert notes.settings == [builders.EAGER, new]
+    assert loop.status.interval_s == 7.0 and loop.status.observe_only
+    assert len(host.plans) == moves
+
+
+def test_no_vms_are_no_trouble() -> None:
+    """An empty host must be observed like any other."""
+    host = idle_host(0)
+
+    interval = make_loop(host).turn()
+
+    assert interval.plan.actions == () and interval.plan.offer.packed_bytes == 0
