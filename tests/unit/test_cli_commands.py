@@ -1,0 +1,421 @@
+"""Each command against a stand-in for the agent: what is asked, what is told, which exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli_samples import EVIL_NAME, WALL_S, guest, guest_plan, interval, shrinking, status
+
+from vmpack.cli import agent_access
+from vmpack.cli import status as status_command
+from vmpack.cli.main import main
+from vmpack.cli.top import Watch, plain_lines
+from vmpack.decide.release import plan_release
+from vmpack.errors import UnavailableError
+from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet, StillPacked
+from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.guest import GuestPolicy, MemoryStats
+from vmpack.model.interval import AgentStatus
+from vmpack.model.plan import MigrationWanted, Reason, Remembered
+from vmpack.model.settings import Settings
+from vmpack.units import GIB, MIB
+
+WEB = guest("web")
+
+
+class StandInAgent:
+    """Answers as an agent with one VM `web` would, and notes what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.answer: AgentStatus | None = status(interval((WEB,)))
+        self.given = GivenBack(64 * MIB, (), ())
+        self.outcome = Outcome(SetMemory(WEB.uuid, "web", 192 * MIB, 200 * MIB, 256 * MIB), "done")
+
+    def status(self) -> AgentStatus:
+        if self.answer is None:
+            raise UnavailableError("no agent answers", "start it")
+        return self.answer
+
+    def explain(self, vm: str) -> Explanation:
+        newest = self.status().interval
+        assert newest is not None
+        found = newest.snapshot.guests[0]
+        return Explanation(7, WALL_S, False, False, found, newest.plan.guests[0], (), ())
+
+    def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
+        self.asked.append(("set_policy", vm, dict(changes)))
+        return PolicySet(WEB.uuid, "web", replace(GuestPolicy(), shares=2000, floor_bytes=100 * MIB))
+
+    def hold(self, vm: str, seconds: float | None) -> PolicySet:
+        self.asked.append(("hold", vm, seconds))
+        return PolicySet(WEB.uuid, "web", GuestPolicy(hold_until_s=1e18 if seconds is None else WALL_S))
+
+    def balloon(self, vm: str, size_bytes: int) -> Outcome:
+        self.asked.append(("balloon", vm, size_bytes))
+        return self.outcome
+
+    def release(self, vm: str | None) -> GivenBack:
+        self.asked.append(("release", vm))
+        return self.given
+
+    def freeze(self, on: bool) -> FreezeState:
+        self.asked.append(("freeze", on))
+        return FreezeState(on)
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> StandInAgent:
+    """The stand-in, where the commands look for the agent; the wall clock stands just after its data."""
+    stand_in = StandInAgent()
+    monkeypatch.setattr(agent_access, "client", lambda args: stand_in)
+    monkeypatch.setattr(status_command.time, "time", lambda: WALL_S + 2)
+    monkeypatch.setenv("COLUMNS", "100")
+    return stand_in
+
+
+def told(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+    """What the command printed; it must end with this code."""
+    assert main(arguments) == code
+    return capsys.readouterr().out
+
+
+def test_status_tells_the_host_and_the_vm(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first screen of every user: sums with units, the VM, its verdict."""
+    text = told(["status"], capsys)
+
+    for fact in (
+        "qemu:///system",
+        "memory 4 GiB",
+        "budget 3 GiB",
+        "packed 64 MiB",
+        "offered 700 MiB",
+        "pressure 2 %",
+    ):
+        assert fact in text
+    assert "web" in text and "192 MiB" in text and "hold" in text
+    assert "data 2.0 s old" in text
+
+
+def test_status_names_who_is_left_alone_and_why(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A VM that is skipped without a reason looks like a defect."""
+    agent.answer = status(interval((WEB,), (guest_plan("web", "excluded", None),)))
+
+    assert "web: it cannot be ballooned safely: its memory is huge pages" in " ".join(
+        told(["status"], capsys).split()
+    )
+
+
+def test_status_of_an_empty_host(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """A new host has no VM; that is not an error."""
+    agent.answer = status(interval())
+
+    assert "no VM runs on this host" in told(["status"], capsys)
+
+
+def test_status_before_the_first_interval(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked right after the start there is nothing to show, and no reason to fail."""
+    agent.answer = status(None, started_wall_s=WALL_S)
+
+    assert "no interval has gone through yet" in told(["status"], capsys)
+    assert json.loads(told(["status", "--json"], capsys))["vms"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"last_error": "libvirt is gone"}, "libvirt is gone"), ({"interval_s": -10.0}, "hangs or stopped")],
+)
+def test_status_warns_with_its_exit_code(
+    changes: dict[str, Any], word: str, agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script that only looks at the code must notice a failing or hanging agent."""
+    agent.answer = status(interval((WEB,)), **changes)
+
+    assert word in told(["status"], capsys, 3)
+
+
+@pytest.mark.parametrize(("observe", "frozen", "state"), [(True, False, "observe"), (True, True, "frozen")])
+def test_status_says_when_nothing_changes(
+    observe: bool, frozen: bool, state: str, agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody may take an agent for packing that only watches."""
+    newest = interval((WEB,))
+    newest = replace(newest, snapshot=replace(newest.snapshot, frozen=frozen))
+    agent.answer = status(newest, observe_only=observe)
+
+    assert json.loads(told(["status", "--json"], capsys))["state"] == state
+    assert "changes nothing" in told(["status"], capsys)
+
+
+def test_status_tells_what_is_wrong_with_the_host(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scarcity, a hung VM and a wanted migration are what the administrator must act on."""
+    newest = interval((WEB,))
+    plan = replace(
+        newest.plan,
+        reasons=(Reason("host_over_budget", {"over_bytes": 5 * MIB}),),
+        migration=MigrationWanted(30 * MIB, (EVIL_NAME,)),
+    )
+    agent.answer = status(
+        replace(newest, plan=plan, snapshot=replace(newest.snapshot, unreadable=("stuck",)))
+    )
+    text = told(["status"], capsys, 0)
+
+    assert "5 MiB more than the host's budget" in text
+    assert "30 MiB are lacking" in text
+    assert "stuck" in text
+    assert "\x1b" not in text
+
+
+def test_status_json_keeps_its_form(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs are built on these keys; what --help documents must be there, in bytes and seconds."""
+    record = json.loads(told(["status", "--json"], capsys))
+
+    assert record["host"]["budget_bytes"] == 3 * GIB
+    assert record["age_s"] == pytest.approx(2.0)
+    assert record["vms"][0] == {
+        "uuid": "uuid-of-web", "name": "web", "state": "running", "nominal_bytes": 256 * MIB,
+        "balloon_bytes": 192 * MIB, "used_bytes": 64 * MIB, "target_bytes": 128 * MIB,
+        "floor_bytes": 80 * MIB, "minimum_bytes": 96 * MIB, "wanted_bytes": 128 * MIB,
+        "packed_bytes": 64 * MIB, "verdict": "hold", "rule": "released",
+    }  # fmt: skip
+    for key in ("version", "pid", "uri", "state", "interval_s", "stale", "last_error", *record):
+        assert key in status_command.EPILOG
+    for key in (*record["host"], *record["vms"][0]):
+        assert key in status_command.EPILOG
+
+
+def test_explain_gives_words_numbers_and_the_cure(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`explain` is what makes an administrator trust the machine."""
+    numbers = {"balloon_bytes": 192 * MIB, "target_bytes": 128 * MIB, "calm_s": 5.0, "needed_s": 30.0}
+    plan = guest_plan("web")._replace(reasons=(Reason("not_calm_yet", numbers),))
+    stats = MemoryStats(999.0, 220 * MIB, 150 * MIB)
+    agent.answer = status(interval((replace(WEB, stats=stats),), (plan,)))
+    text = told(["explain", "web"], capsys)
+
+    assert "web: stays at 192 MiB" in text
+    assert "150 MiB" in text
+    assert "5.0 s of 30.0 s" in text and "[not_calm_yet]" in text
+    assert "memory.calm_s" in text.partition("would change it:")[2]
+    reasons = json.loads(told(["explain", "web", "--json"], capsys))["reasons"]
+    assert reasons[0]["numbers"] == numbers and reasons[0]["change"]
+
+
+def test_explain_escapes_the_name(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hostile name must not reach the terminal here either."""
+    agent.answer = status(interval((guest(EVIL_NAME),)))
+
+    assert "\x1b" not in told(["explain", "x"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        (["--for", "10min"], 600.0),
+        ([], None),
+        (["--off"], 0.0),
+    ],
+)
+def test_hold_asks_for_the_right_time(
+    options: list[str], asked: float | None, agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hold that is too short lets a VM change in the middle of its owner's job."""
+    assert "web" in told(["hold", "web", *options], capsys)
+    assert agent.asked == [("hold", "web", asked)]
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        (["--floor", "100MiB", "--shares", "2000"], {"floor_bytes": 100 * MIB, "shares": 2000}),
+        (["--headroom", "30%"], {"headroom_ratio": 0.3}),
+        (["--opt-out"], {"opt_out": True}),
+        (["--opt-in"], {"opt_out": False}),
+        (["--reset"], {"floor_bytes": None, "shares": None, "headroom_ratio": None, "opt_out": False}),
+    ],
+)
+def test_policy_changes_only_what_is_named(
+    options: list[str], changes: dict[str, Any], agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Setting the shares must not silently forget the floor."""
+    assert "floor 100 MiB, shares 2000" in told(["policy", "web", *options], capsys)
+    assert agent.asked == [("set_policy", "web", changes)]
+
+
+def test_policy_without_options_changes_nothing(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Looking must be safe."""
+    assert "nothing of its own" in told(["policy", "web"], capsys)
+    assert agent.asked == []
+
+
+def test_policy_reset_with_a_value_is_refused(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not clear what that would mean, so it must not be guessed."""
+    assert main(["policy", "web", "--reset", "--floor", "1GiB"]) == 2
+    assert agent.asked == []
+
+
+@pytest.mark.parametrize("wrong", [["--floor", "12parsecs"], ["--headroom", "much"], ["--headroom", "3%%"]])
+def test_wrong_amounts_are_usage_errors(
+    wrong: list[str], agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped unit must be told, with an example or the units there are."""
+    with pytest.raises(SystemExit) as ended:
+        main(["policy", "web", *wrong])
+
+    assert ended.value.code == 2
+    assert "write for example" in (text := capsys.readouterr().err) or "use KiB" in text
+    assert agent.asked == []
+
+
+@pytest.mark.parametrize(("came_of_it", "code"), [("done", 0), ("partial", 3), ("skipped", 1), ("failed", 1)])
+def test_balloon_ends_with_what_came_of_it(
+    came_of_it: Any, code: int, agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script must see whether the size was reached."""
+    agent.outcome = replace(agent.outcome, status=came_of_it, detail="why")
+
+    assert "192 MiB to 200 MiB" in told(["balloon", "web", "200MiB"], capsys, code)
+    assert agent.asked == [("balloon", "web", 200 * MIB)]
+
+
+def test_release_all_says_what_stays_packed(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """On an overcommitted host the rest must be said aloud, with what would clear it."""
+    agent.given = GivenBack(64 * MIB, (), (StillPacked("u", "web", 32 * MIB, "no room", "move a VM"),))
+    text = told(["release", "--all"], capsys, 3)
+
+    assert agent.asked == [("release", None)]
+    assert "given back: 64 MiB" in text
+    assert "web stays packed by 32 MiB: no room" in text and "move a VM" in text
+    assert "frozen" in text
+
+
+def test_release_of_one_vm_does_not_speak_of_freezing(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Releasing one VM leaves the others as they were."""
+    text = told(["release", "web"], capsys)
+
+    assert agent.asked == [("release", "web")]
+    assert "frozen" not in text
+
+
+def test_a_failed_release_is_a_failure(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """The service manager must know that memory was not given back."""
+    agent.given = GivenBack(0, (replace(agent.outcome, status="failed"),), ())
+
+    told(["release", "--all"], capsys, 1)
+
+
+def test_release_dry_run_asks_for_no_change(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run that changes something is the worst of lies."""
+    newest = interval((WEB,))
+    remembered = plan_release(newest.snapshot, Remembered(), Settings(), None).remembered
+    agent.answer = status(replace(newest, plan=replace(newest.plan, remembered=remembered)))
+
+    assert "nothing was changed" in told(["release", "--all", "--dry-run"], capsys)
+    assert "actions" in json.loads(told(["release", "web", "--dry-run", "--json"], capsys))
+    assert agent.asked == []
+
+
+def test_freeze_through_the_agent(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """The emergency stop must reach the agent."""
+    assert "nothing changes until" in told(["freeze"], capsys)
+    assert "allowed again" in told(["freeze", "--off"], capsys)
+    assert agent.asked == [("freeze", True), ("freeze", False)]
+
+
+def test_freeze_works_with_the_agent_dead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The emergency stop must hold when there is no agent: the next one obeys."""
+    where = ["--socket", str(tmp_path / "none.sock"), "--state-dir", str(tmp_path / "state")]
+
+    assert json.loads(told(["freeze", "--json", *where], capsys)) == {"frozen": True, "agent": False}
+    assert (tmp_path / "state" / "frozen").exists()
+    assert "the next one to start obeys" in told(["freeze", "--off", *where], capsys)
+    assert not (tmp_path / "state" / "frozen").exists()
+
+
+def test_top_piped_is_plain_lines(agent: StandInAgent) -> None:
+    """In a log there is no screen to draw on: one line for the host, one for each move."""
+    agent.answer = status(shrinking(WEB, interval((WEB,)), agent.outcome))
+    watch = Watch(agent)  # type: ignore[arg-type]
+    watch.refresh()
+    host, move = plain_lines(watch)
+
+    assert "active: 1 VMs, memory 4 GiB" in host
+    assert "web: 192 MiB to 128 MiB, done" in move
+
+
+def test_top_tells_each_move_once(agent: StandInAgent) -> None:
+    """The same interval asked twice must not look like two moves."""
+    agent.answer = status(shrinking(WEB, interval((WEB,)), agent.outcome))
+    watch = Watch(agent)  # type: ignore[arg-type]
+
+    assert watch.refresh() is True
+    assert watch.refresh() is False
+    assert len(watch.moves) == 1
+    agent.answer = status(shrinking(WEB, interval((WEB,), number=8), agent.outcome))
+    assert watch.refresh() is True
+    assert len(watch.moves) == 2
+
+
+def test_top_outlives_its_agent(agent: StandInAgent) -> None:
+    """A restart of the agent must not end the screen; the old data is marked as old."""
+    watch = Watch(agent)  # type: ignore[arg-type]
+    watch.refresh()
+    last, agent.answer = agent.answer, None
+
+    assert watch.refresh() is False
+    assert "old" in watch.trouble and watch.status is last
+    agent.answer = last
+    watch.refresh()
+    assert watch.trouble == ""
+
+
+@pytest.mark.parametrize("wrong", ["0", "soon", "10ms"])
+def test_top_refuses_a_senseless_interval(wrong: str, agent: StandInAgent) -> None:
+    """A refresh without a pause would keep a core of the host busy."""
+    assert main(["top", "--interval", wrong]) == 2
+
+
+def test_top_once_prints_one_screen(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a screenshot or a ticket one look is enough."""
+    text = told(["top", "--once"], capsys)
+
+    assert "web" in text and "nominal" in text
+    assert "q quits" not in text
+
+
+def test_check_config_names_every_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One mistake a run would make fixing a file a game."""
+    file = tmp_path / "bad.toml"
+    file.write_text("[memory]\ninterval_s = -1\nflor_ratio = 0.1\n")
+
+    assert main(["check-config", str(file)]) == 78
+    text = capsys.readouterr().err
+    assert "memory.interval_s" in text and "memory.flor_ratio" in text and "memory.floor_ratio" in text
+    record = json.loads(told(["check-config", "--json", str(file)], capsys, 78))
+    assert len(record["mistakes"]) == 2 and record["keys"] == []
+
+
+def test_check_config_accepts_its_own_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file that install.sh writes must be right."""
+    file = tmp_path / "vmpack.toml"
+    file.write_text(told(["check-config", "--default"], capsys))
+
+    assert "no mistakes" in told(["check-config", str(file)], capsys)
+    assert "memory.interval_s" in told(["check-config", "--explain", str(file)], capsys)
+    assert json.loads(told(["check-config", "--json", str(file)], capsys))["keys"]
