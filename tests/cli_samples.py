@@ -28,7 +28,11 @@ def guest(name: str, balloon_mib: int = 192, nominal_mib: int = 256) -> GuestSna
 
 def guest_plan(name: str, verdict: GuestVerdict = "hold", used_mib: int | None = 64) -> GuestPlan:
     """A plan for the VM of this name; targets 128 MiB."""
-    reason = Reason("excluded", {}, "huge_pages") if verdict == "excluded" else Reason("released", {"nominal_bytes": 1})
+    reason = (
+        Reason("excluded", {}, "huge_pages")
+        if verdict == "excluded"
+        else Reason("released", {"nominal_bytes": 1})
+    )
     return GuestPlan(
         uuid=f"uuid-of-{name}",
         name=name,
