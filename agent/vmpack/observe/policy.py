@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.policy_namespace import (
+    FLOOR_LARGEST_BYTES,
     HEADROOM_LARGEST_RATIO,
     HOLD_UNTIL_LARGEST_S,
     POLICY_ELEMENT,
@@ -38,10 +39,20 @@ def read_policy(domain: Element) -> tuple[GuestPolicy, tuple[str, ...]]:
             continue
         field, reader, wanted = _READERS[attribute]
         try:
-            values[field] = reader(text[:_LONGEST_VALUE])
+            values[field] = reader(_short(text))
         except (ValueError, OverflowError):
             faults.append(f"{attribute}={text!r:.40} is not {wanted}")
     return GuestPolicy(**values), tuple(faults)
+
+
+def _short(text: str) -> str:
+    if len(text) > _LONGEST_VALUE:
+        raise ValueError(text)
+    return text
+
+
+def _floor(text: str) -> int:
+    return int(_within(parse_bytes(text), 0, FLOOR_LARGEST_BYTES))
 
 
 def _shares(text: str) -> int:
@@ -69,7 +80,7 @@ def _within(value: float, smallest: float, largest: float) -> float:
 
 
 _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
-    "floor": ("floor_bytes", parse_bytes, "an amount of memory such as 100MiB"),
+    "floor": ("floor_bytes", _floor, "an amount of memory such as 100MiB"),
     "shares": ("shares", _shares, f"a whole number from 1 to {SHARES_LARGEST}"),
     "headroom": ("headroom_ratio", _headroom, f"a ratio from 0 to {HEADROOM_LARGEST_RATIO:g}"),
     "opt_out": ("opt_out", _opt_out, "yes or no"),

@@ -56,7 +56,7 @@ def find_qemus(proc: Path) -> dict[str, Process]:
     for folder in proc.iterdir():
         if not folder.name.isdecimal():
             continue
-        arguments = _bytes(folder / "cmdline").split(b"\0")
+        arguments = _bytes(folder / "cmdline").rstrip(b"\0").split(b"\0")
         if b"-uuid" in arguments[:-1]:
             uuid = arguments[arguments.index(b"-uuid") + 1].decode(errors="replace")
             found.setdefault(uuid, []).append(int(folder.name))
