@@ -48,3 +48,8 @@ def test_exclusions_are_explained():
 def test_a_rule_of_a_newer_journal_is_shown_by_its_name():
     """Reading another version's journal would crash."""
     assert explain.words(Reason("some_new_rule"))[0] == "some new rule"
+
+
+def test_a_number_that_an_older_journal_lacks_is_shown_as_unknown():
+    """Reading an older version's journal would crash."""
+    assert "?" in explain.words(Reason("unused_is_packed", {"balloon_bytes": 1}))[0]

@@ -132,7 +132,14 @@ def words(reason: Reason) -> tuple[str, str]:
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
     note = _EXCLUSIONS.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
-    return what.format(**shown, note=note), change
+    return what.format_map(_Shown(shown, note=note)), change
+
+
+class _Shown(dict[str, str]):
+    """A number that an older journal does not have is shown as unknown."""
+
+    def __missing__(self, name: str) -> str:
+        return "?"
 
 
 def rules() -> frozenset[str]:

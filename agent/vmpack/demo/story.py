@@ -113,9 +113,8 @@ class Story:
         self._lab.wait_ready()
 
     def _use_and_free(self) -> None:
-        self._tell(
-            f"2/6 every guest uses {format_bytes(scenario.USED_AND_FREED_BYTES)} and frees it, as real ones do"
-        )
+        amount = format_bytes(scenario.USED_AND_FREED_BYTES)
+        self._tell(f"2/6 every guest uses {amount} and frees it, as real ones do")
         for guest in self._guests:
             guest.control.load_tmpfs(scenario.USED_AND_FREED_BYTES)
         self._await(lambda: all(self._loaded(guest) for guest in self._guests), "the guests to use memory")

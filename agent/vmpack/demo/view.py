@@ -58,10 +58,11 @@ class View:
         ]
         if self._live is None:
             held = sum(guest.balloon_bytes for guest in interval.snapshot.guests)
-            packed = interval.plan.offer.packed_bytes
+            budget = format_bytes(interval.plan.budget.budget_bytes)
+            packed = format_bytes(interval.plan.offer.packed_bytes)
+            passed_s = time.monotonic() - self._began_s
             self._console.print(
-                f"    {time.monotonic() - self._began_s:5.1f} s  VMs hold {format_bytes(held)} of a budget of "
-                f"{format_bytes(interval.plan.budget.budget_bytes)}, packed {format_bytes(packed)}",
+                f"    {passed_s:5.1f} s  VMs hold {format_bytes(held)} of {budget}, packed {packed}",
                 soft_wrap=True,
             )
             for move in moves:
