@@ -143,7 +143,7 @@ class TestUnits:
     def test_what_trying_again_cannot_cure_is_not_tried_again(
         self, units: dict[str, configparser.ConfigParser]
     ) -> None:
-        """A wrong configuration would be tried again and again, or a slow libvirt would end the agent for good."""
+        """A wrong configuration would be tried for ever, or a slow libvirt would end the agent for good."""
         codes = {
             int(code) for code in units["vmpack-agent.service"]["Service"]["RestartPreventExitStatus"].split()
         }
