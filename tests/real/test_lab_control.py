@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+
+import pytest
+
 from tests.real.conftest import Boot
 from tests.waiting import eventually
 from vmpack.lab.guest_spec import GuestSpec
-from vmpack.lab.lab import LabGuest
-from vmpack.units import MIB
+from vmpack.lab.lab import Lab, LabGuest
+from vmpack.units import KIB, MIB
+
+
+@pytest.fixture(scope="module")
+def guest(lab: Lab) -> Iterator[LabGuest]:
+    """One guest for all tests here that leave it as they found it."""
+    (shared,) = lab.start(GuestSpec("shared"))
+    lab.wait_ready()
+    yield shared
+    shared.destroy()
 
 
 def _states(guest: LabGuest) -> list[str]:
     return [load.state for load in guest.control.progress()]
 
 
-def test_a_guest_answers_takes_loads_and_gives_them_back(boot: Boot) -> None:
+def test_a_guest_answers_takes_loads_and_gives_them_back(guest: LabGuest) -> None:
     """Without this no demo, test or benchmark could make a guest need memory, or see that it does."""
-    (guest,) = boot(GuestSpec("loads"))
     control = guest.control
     before = control.mem()
 
@@ -36,9 +49,8 @@ def test_a_guest_answers_takes_loads_and_gives_them_back(boot: Boot) -> None:
     assert control.oom_kills() == 0
 
 
-def test_a_load_keeps_its_rate(boot: Boot) -> None:
+def test_a_load_keeps_its_rate(guest: LabGuest) -> None:
     """Ramps are how policies are judged: a load that ran ahead of its rate would make every result wrong."""
-    (guest,) = boot(GuestSpec("ramp"))
     control = guest.control
 
     started_s = control.ping()
@@ -68,9 +80,8 @@ def test_too_much_anonymous_memory_is_killed_and_counted(boot: Boot) -> None:
     assert control.progress() == ()
 
 
-def test_tmpfs_waits_where_memory_is_short(boot: Boot) -> None:
+def test_tmpfs_waits_where_memory_is_short(guest: LabGuest) -> None:
     """A tmpfs cannot be OOM-killed: were it to fill the guest, the guest would be dead instead of short."""
-    (guest,) = boot(GuestSpec("short"))
     control = guest.control
 
     control.load_tmpfs(400 * MIB)
@@ -81,9 +92,21 @@ def test_tmpfs_waits_where_memory_is_short(boot: Boot) -> None:
     control.free()
 
 
-def test_busy_loops_burn_and_calm_down(boot: Boot) -> None:
+def test_a_guest_comes_back_from_a_balloon_below_its_need(boot: Boot) -> None:
+    """A policy's mistake must show as OOM kills that can be counted, not as a guest that is gone."""
+    (guest,) = boot(GuestSpec("squeezed", stats_period_s=1))
+
+    guest.domain.setMemory(40 * MIB // KIB)
+    eventually("the OOM killer in the guest", lambda: "Killed process" in guest.console_text())
+    eventually("all memory taken", lambda: guest.domain.memoryStats()["unused"] < 4 * MIB // KIB)
+    guest.domain.setMemory(128 * MIB // KIB)
+
+    assert eventually("the services", guest.control.oom_kills) >= 1
+    assert guest.control.mem().available_bytes > 40 * MIB
+
+
+def test_busy_loops_burn_and_calm_down(guest: LabGuest) -> None:
     """CPU tests need a guest that is busy on request, and idle again after it."""
-    (guest,) = boot(GuestSpec("busy"))
     control = guest.control
 
     control.burn(2)
@@ -93,15 +116,11 @@ def test_busy_loops_burn_and_calm_down(boot: Boot) -> None:
     assert "load" not in control.run(["ps", "-o", "comm"]).output.split()
 
 
-def test_a_guest_survives_a_client_that_leaves_in_mid_answer(boot: Boot) -> None:
+def test_a_guest_survives_a_client_that_leaves_in_mid_answer(guest: LabGuest) -> None:
     """A test that is interrupted must not spoil the guest for the next one who asks."""
-    import socket
-
-    (guest,) = boot(GuestSpec("rude"))
     path = guest.control.path
     with socket.socket(socket.AF_UNIX) as channel:
         channel.connect(str(path))
         channel.sendall(b"nobody mem\nnobody mem\nnobody ping\n")
 
     assert guest.control.mem().total_bytes < guest.size()[0]
-    assert guest.control.oom_kills() == 0

@@ -9,7 +9,7 @@ from vmpack.lab.image import GuestImage, build_image
 
 
 def test_builders_at_the_same_time_agree_and_the_next_one_waits_for_nothing(tmp_path: Path) -> None:
-    """Two tests start at once on a fresh machine: neither may see half an image, nor a later one a new build."""
+    """Two tests start at once on a fresh machine: neither may see half an image, or build again."""
     with ProcessPoolExecutor(2) as pool:
         first, second = pool.map(build_image, [tmp_path, tmp_path])
 

@@ -24,8 +24,7 @@ _MODULES = (
     "virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng",
     "lzo_rle", "zram", "button", "evdev",
 )  # fmt: skip
-_SCRIPTS = {"init": "init", "ctl": "bin/ctl", "load": "bin/load", "ready": "bin/ready", "agent": "bin/agent",
-            "dhcp": "bin/dhcp"}  # fmt: skip
+_SCRIPTS = {"init": "init", "ctl": "bin/ctl", "load": "bin/load", "agent": "bin/agent", "dhcp": "bin/dhcp"}
 _TEXTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
     "etc/group": "root:x:0:\n",
@@ -94,7 +93,7 @@ def _make(source: DebianPackages | HostFiles, folder: Path, place: Path) -> None
 
 def _recipe() -> str:
     """Everything of ours that goes into an image, for its key."""
-    scripts = [_guest_file(name) for name in (*_SCRIPTS, "inittab")]
+    scripts = [_guest_file(name) for name in _SCRIPTS]
     return repr((_LAYOUT, _MODULES, _SCRIPTS, _TEXTS, _PROGRAMS, scripts))
 
 
@@ -111,7 +110,6 @@ def _initramfs(files: GuestFiles) -> bytes:
     archive.add_link("bin/sh", "busybox")
     for name, path in _SCRIPTS.items():
         archive.add_file(path, _guest_file(name), executable=True)
-    archive.add_file("etc/inittab", _guest_file("inittab"))
     for path, text in _TEXTS.items():
         archive.add_file(path, text.encode())
     for path, text in _PROGRAMS.items():

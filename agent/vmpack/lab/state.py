@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vmpack.errors import AccessError, UsageError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,15}\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,11}\Z")
 # libvirt puts up to 60 bytes behind a lab's folder for its own sockets
 _LONGEST_BASE_BYTES = 30
 
@@ -76,10 +76,10 @@ def base_folder() -> Path:
 def named_state(name: str) -> StateFolder:
     """The folder of the lab with this name, made or not.
 
-    Raises UsageError for names that do not fit, AccessError where the place for labs belongs to somebody else.
+    Raises UsageError for names that do not fit, AccessError where the place for labs is not ours.
     """
     if not _NAME.match(name):
-        raise UsageError(f"{name!r} is no name for a lab", "use up to 16 letters, digits, - and _")
+        raise UsageError(f"{name!r} is no name for a lab", "use up to 12 letters, digits, - and _")
     base = base_folder()
     _make_own(base)
     return StateFolder(base / name)

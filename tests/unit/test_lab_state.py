@@ -1,0 +1,63 @@
+"""The folder of a lab: private, findable, and short enough for sockets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmpack.errors import AccessError, UsageError
+from vmpack.lab import state
+from vmpack.lab.state import StateFolder, base_folder, named_state, temporary_state
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place for labs of this test's own."""
+    monkeypatch.setattr(state, "base_folder", lambda: tmp_path / "labs")
+    return tmp_path / "labs"
+
+
+def test_only_the_owner_may_enter(base: Path) -> None:
+    """The folder's socket gives full control of a libvirt, as root: nobody else may reach it."""
+    folder = temporary_state()
+
+    assert folder.root.parent == base
+    assert {path.stat().st_mode & 0o777 for path in (base, folder.root, folder.etc)} == {0o700}
+
+
+def test_a_folder_that_others_could_have_made_is_refused(base: Path) -> None:
+    """In /tmp anybody can make the folder first, with sockets of his own inside."""
+    base.mkdir(mode=0o755)
+    with pytest.raises(AccessError):
+        named_state("default")
+
+    base.rmdir()
+    base.symlink_to("/etc")
+    with pytest.raises(AccessError):
+        named_state("default")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "x" * 13])
+def test_names_that_leave_the_folder_are_refused(base: Path, name: str) -> None:
+    """`lab down --name ..` must not delete what is above."""
+    with pytest.raises(UsageError):
+        named_state(name)
+
+
+def test_an_ordinary_user_without_a_runtime_folder_gets_one_in_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Login by su or in a container sets no XDG_RUNTIME_DIR: the lab must work there too."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for value in ("", "relative", "/does/not/exist", "/run/a-very-long-runtime-folder-name/0"):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+        assert base_folder() == Path("/tmp/vmpack-lab-1000")
+
+
+def test_the_longest_names_still_make_sockets() -> None:
+    """A unix socket's path ends at 107 bytes: QEMU would not start, with an error nobody understands."""
+    root = Path("/tmp/vmpack-lab-1234567890") / ("x" * 12)
+    monitor = root / "etc/libvirt/qemu/lib/domain-999-12345678901234567890/monitor.sock"
+
+    assert len(str(monitor)) < 108
+    assert len(str(StateFolder(root).control_socket("x" * 40))) < 108
