@@ -147,9 +147,7 @@ class TestUnits:
         codes = {
             int(code) for code in units["vmpack-agent.service"]["Service"]["RestartPreventExitStatus"].split()
         }
-        assert codes == {
-            error.exit_code for error in (UsageError, AccessError, ConfigError)
-        }
+        assert codes == {error.exit_code for error in (UsageError, AccessError, ConfigError)}
 
 
 @pytest.mark.long
