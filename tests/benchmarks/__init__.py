@@ -1,1 +1,1 @@
-"""Speed and cost, measured: `python -m tests.benchmarks.NAME --json`. Ratios and figures beside a calibration."""
+"""Speed and cost, measured: `python -m tests.benchmarks.NAME --json`."""

@@ -1,4 +1,4 @@
-"""What this machine can do right now: printed beside every figure, so that figures of two machines compare."""
+"""What this machine can do right now: printed beside every figure, to compare machines."""
 
 from __future__ import annotations
 
