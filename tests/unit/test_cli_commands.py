@@ -146,9 +146,7 @@ def test_status_says_when_nothing_changes(
     observe: bool, frozen: bool, state: str, agent: StandInAgent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody may take an agent for packing that only watches."""
-    newest = interval((WEB,))
-    newest = replace(newest, snapshot=replace(newest.snapshot, frozen=frozen))
-    agent.answer = status(newest, observe_only=observe)
+    agent.answer = replace(status(interval((WEB,)), observe_only=observe), frozen=frozen)
 
     assert json.loads(told(["status", "--json"], capsys))["state"] == state
     assert "changes nothing" in told(["status"], capsys)

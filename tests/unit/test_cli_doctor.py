@@ -126,11 +126,11 @@ def test_agent_states_are_graded() -> None:
     """A hanging agent is a failure; a frozen or observing one is a choice that may have been forgotten."""
     well = status(interval())
     graded = {
-        "well": [f.level for f in doctor_checks.agent(well, False, False)],
-        "stale": [f.level for f in doctor_checks.agent(well, True, False)],
-        "failing": [f.level for f in doctor_checks.agent(replace(well, last_error="x"), False, False)],
-        "frozen": [f.level for f in doctor_checks.agent(well, False, True)],
-        "observing": [f.level for f in doctor_checks.agent(replace(well, observe_only=True), False, False)],
+        "well": [f.level for f in doctor_checks.agent(well, False)],
+        "stale": [f.level for f in doctor_checks.agent(well, True)],
+        "failing": [f.level for f in doctor_checks.agent(replace(well, last_error="x"), False)],
+        "frozen": [f.level for f in doctor_checks.agent(replace(well, frozen=True), False)],
+        "observing": [f.level for f in doctor_checks.agent(replace(well, observe_only=True), False)],
     }
 
     assert graded == {

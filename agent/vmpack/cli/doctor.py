@@ -106,8 +106,7 @@ def _agent(args: argparse.Namespace) -> Iterator[Finding]:
     except VmpackError as error:
         yield doctor_checks.failed("agent", error)
         return
-    frozen = status.interval is not None and status.interval.snapshot.frozen
-    yield from doctor_checks.agent(status, is_stale(status, time.time()), frozen)
+    yield from doctor_checks.agent(status, is_stale(status, time.time()))
 
 
 def _host(uri: str, settings: Any) -> Iterator[Finding]:

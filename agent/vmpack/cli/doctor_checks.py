@@ -105,7 +105,7 @@ def machine(host: HostSnapshot) -> Iterator[Finding]:
         yield Finding("swap", "ok", "none: the host's reserve alone absorbs surprises")
 
 
-def agent(status: AgentStatus, stale: bool, frozen: bool) -> Iterator[Finding]:
+def agent(status: AgentStatus, stale: bool) -> Iterator[Finding]:
     """How the running agent is."""
     running = f"vmpack {status.version}, process {status.pid}, every {format_seconds(status.interval_s)}"
     log = "see its log: journalctl -u vmpack-agent"
@@ -115,7 +115,7 @@ def agent(status: AgentStatus, stale: bool, frozen: bool) -> Iterator[Finding]:
         yield Finding("agent", "fail", f"{running}; its data is old: it hangs", log)
     else:
         yield Finding("agent", "ok", running)
-    if frozen:
+    if status.frozen:
         yield Finding("agent", "warn", "the host is frozen: nothing changes", "vmpack freeze --off")
     elif status.observe_only:
         yield Finding("agent", "warn", "it only observes", "start it without --observe to pack")

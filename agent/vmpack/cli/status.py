@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def state(status: AgentStatus) -> str:
     """`active`, `observe` (it changes nothing by configuration) or `frozen` (an administrator stopped it)."""
-    if status.interval is not None and status.interval.snapshot.frozen:
+    if status.frozen:
         return "frozen"
     return "observe" if status.observe_only else "active"
 

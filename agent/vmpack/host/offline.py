@@ -7,34 +7,39 @@ works on the same libvirt meanwhile, and that the next one repacks nothing that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vmpack.config import Config
-from vmpack.host.lock import HostLock
+from vmpack.errors import VmpackError
+from vmpack.host.lock import host_locks
 from vmpack.host.messages import GivenBack
 from vmpack.host.parts import Parts, real_parts
 from vmpack.host.service import FOR_EVER_S, find_vm
 from vmpack.model.plan import Plan
 
+log = logging.getLogger(__name__)
+
 
 def release_offline(config: Config, vm: str | None) -> GivenBack:
     """Give one VM its memory back and hold it; with None give all VMs theirs and freeze the host.
 
-    Raises AlreadyRunningError while an agent runs, UsageError for an unknown VM, and UnavailableError,
-    AccessError or HypervisorLostError when libvirt cannot be reached.
+    A state directory that cannot be written costs a warning: the VMs come first. Raises AlreadyRunningError
+    while an agent runs, UsageError for an unknown VM, and UnavailableError, AccessError or
+    HypervisorLostError when libvirt cannot be reached.
     """
     with _alone(config) as parts:
-        parts.state.prepare()
+        _try_to_keep(parts.state.prepare)
         if vm is None:
-            parts.state.freeze(True)
+            _try_to_keep(lambda: parts.state.freeze(True))
         uuids = _chosen(parts, vm)
         if vm is not None:
             guest = find_vm(parts.source.observe(), vm)
             held = dataclasses.replace(guest.policy, hold_until_s=FOR_EVER_S)
             parts.driver.write_policy(guest.uuid, held)
         given, remembered = parts.release.carry_out(parts.state.remembered(), config.settings, uuids)
-        parts.state.save(remembered)
+        _try_to_keep(lambda: parts.state.save(remembered))
         return given
 
 
@@ -48,11 +53,18 @@ def preview_release(config: Config, vm: str | None) -> Plan:
         parts.hypervisor.close()
 
 
+def _try_to_keep(keep: Callable[[], None]) -> None:
+    try:
+        keep()
+    except VmpackError as error:
+        log.warning("the next agent may pack these VMs again: %s", error)
+
+
 @contextmanager
 def _alone(config: Config) -> Iterator[Parts]:
     parts = real_parts(config)
     try:
-        with HostLock(parts.hypervisor.identity()):
+        with host_locks(parts.hypervisor.identity(), config.state_dir):
             yield parts
     finally:
         parts.hypervisor.close()

@@ -71,7 +71,7 @@ class HostService:
 
     def status(self) -> AgentStatus:
         """The newest interval and how the agent is."""
-        return self._loop.status
+        return dataclasses.replace(self._loop.status, frozen=self._state.frozen())
 
     def metrics(self) -> bytes:
         """Prometheus text."""

@@ -35,3 +35,5 @@ class AgentStatus:
     """Why the newest interval failed, None when it went well."""
     interval: Interval | None
     """The newest turn that went through, None before the first."""
+    frozen: bool = False
+    """The administrator has stopped all changes; the newest interval may be from before that."""
