@@ -315,6 +315,19 @@ def test_without_outcomes_nothing_is_remembered_as_asked():
         assert (known.target_bytes, known.asked_s, known.safe_bytes) == (None, None, None)
 
 
+def test_a_resized_vm_is_learned_anew_but_not_forgotten():
+    """An owner's resize would make vmpack forget that it must give something back."""
+    snapshot = host(guest(stats=None, stats_period_s=0))
+    decided = plan(snapshot, NOTHING, SETTINGS)
+    remembered = remember(decided, done(decided), NOW_S)
+    resized = plan(host(guest(nominal=512, balloon=512, used=200)), remembered, SETTINGS)
+
+    known = resized.remembered.guests["uuid-g1"]
+    assert (known.nominal_bytes, known.stats_period_before_s) == (512 * MIB, 0)
+    assert known.use is not None
+    assert known.use.used_bytes == 200 * MIB
+
+
 def test_claims_take_comfort_but_never_need():
     """A migration on its way in would starve a guest, or find no room at all."""
     claim = Claim("migration", 30 * MIB, "VM on its way in")

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from tests.builders import NOW_S, SETTINGS, guest, host
+
 from vmpack.decide.memory import plan
 from vmpack.model.guest import MemoryStats
 from vmpack.model.plan import Remembered

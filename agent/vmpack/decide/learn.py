@@ -60,10 +60,15 @@ def learn(
 ) -> RememberedGuest:
     """Take one snapshot of one guest into memory.
 
-    A guest never seen, or with a new nominal, starts afresh. `limits` are those of its nominal.
+    A guest never seen, or with a new nominal, starts afresh, but for what vmpack did to it and must undo.
+    `limits` are those of its nominal.
     """
-    if before is None or before.nominal_bytes != guest.nominal_bytes:
+    if before is None:
         before = _unknown(guest, now_s)
+    elif before.nominal_bytes != guest.nominal_bytes:
+        before = _unknown(guest, now_s)._replace(
+            asked_s=before.asked_s, stats_period_before_s=before.stats_period_before_s
+        )
     balloon, target = guest.balloon_bytes, before.target_bytes
     changed_s, short = before.balloon_changed_s, 0
     calm_since_s = before.calm_since_s
