@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,14 +22,17 @@ QUICK = "[memory]\ninterval_s = 0.5\ncalm_s = 1\nshrink_step_ratio = 1\n"
 class AgentProcess:
     """`vmpack agent` (or another program) on a lab, with its directories under one folder."""
 
-    def __init__(self, folder: Path, uri: str, *options: str, config: str = QUICK) -> None:
+    def __init__(
+        self, folder: Path, uri: str, *options: str, config: str = QUICK, **environment: str
+    ) -> None:
         self.run_dir, self.state_dir = folder / "run", folder / "state"
         self.config_path, self.log_path = folder / "vmpack.toml", folder / "log"
         self.config_path.write_text(config)
         self.client = AgentClient(self.run_dir / "agent.sock")
-        self._argv = [sys.executable, "-m", "vmpack.cli.main", "agent", "--connect", uri, *options]
+        self._argv = [sys.executable, "-m", "vmpack.cli.main", "agent", "--connect", uri]
         self._argv += ["--config", str(self.config_path)]
-        self._argv += ["--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
+        self._argv += ["--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir), *options]
+        self._environment = environment
         self.process = self._start()
 
     def __enter__(self) -> AgentProcess:
@@ -43,7 +47,10 @@ class AgentProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.log_path.open("ab") as log:
-            return subprocess.Popen(self._argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            environment = os.environ | self._environment
+            return subprocess.Popen(
+                self._argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+            )
 
     def restart(self) -> None:
         """Start it again with the same words, after it ended."""
@@ -101,5 +108,3 @@ def whole(guest: LabGuest) -> bool:
 def stats_period_set(guest: LabGuest) -> bool:
     """Does the guest's balloon driver report by itself?"""
     return "<stats period=" in guest.domain.XMLDesc(0)
-
-

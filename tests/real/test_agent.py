@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -148,9 +149,7 @@ def test_a_bad_configuration_on_reload_leaves_the_old_one(agent: AgentProcess) -
     agent.pass_intervals(2)
 
 
-def test_after_a_crash_the_next_one_goes_on_and_gives_back(
-    agent: AgentProcess, two: list[LabGuest]
-) -> None:
+def test_after_a_crash_the_next_one_goes_on_and_gives_back(agent: AgentProcess, two: list[LabGuest]) -> None:
     """kill -9 is what the host's OOM killer does: nothing that was borrowed may be forgotten."""
     eventually("both are packed", lambda: all(packed(guest) for guest in two))
     agent.process.kill()
@@ -198,9 +197,7 @@ def test_release_all_through_the_agent_freezes_until_told_otherwise(
     eventually("packed again", lambda: any(packed(guest) for guest in two))
 
 
-def test_a_held_vm_is_left_alone_by_the_very_next_interval(
-    agent: AgentProcess, two: list[LabGuest]
-) -> None:
+def test_a_held_vm_is_left_alone_by_the_very_next_interval(agent: AgentProcess, two: list[LabGuest]) -> None:
     """A hold that takes effect some intervals later would let a shrink slip through."""
     eventually("both are packed", lambda: all(packed(guest) for guest in two))
     agent.client.release(two[0].name)
@@ -305,6 +302,50 @@ def test_ordinary_users_may_only_what_the_configuration_says(
             assert running.stop() == 0
     finally:
         shutil.rmtree(folder)
+
+
+def test_the_service_manager_is_told_of_every_step(lab: Lab, two: list[LabGuest], tmp_path: Path) -> None:
+    """systemd starts, watches, reloads and stops by these words; one missing and it kills the agent."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(PATIENCE_S)
+
+        def heard(word: str) -> str:
+            while not (said := manager.recv(65536).decode()).startswith(word):
+                pass
+            return said
+
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "JOURNAL_STREAM": "8:1"}
+        with AgentProcess(tmp_path, lab.uri, "--observe", **environment) as agent:
+            assert heard("READY=1")
+            assert "STATUS=observing: 2 VMs" in heard("WATCHDOG=1")
+            agent.process.send_signal(signal.SIGHUP)
+            assert heard("RELOADING=1") and heard("READY=1") and heard("WATCHDOG=1")
+            agent.process.send_signal(signal.SIGTERM)
+            assert "EXTEND_TIMEOUT_USEC=" in heard("STOPPING=1")
+            assert agent.process.wait(PATIENCE_S) == 0
+
+    assert all(line.startswith(("<6>", "<4>")) for line in agent.log.splitlines())
+
+
+def test_one_look_and_out(lab: Lab, two: list[LabGuest], tmp_path: Path) -> None:
+    """`--once --observe` is how the careful try it first: a line, exit code 0, nothing changed."""
+    with AgentProcess(tmp_path, lab.uri, "--once", "--observe") as agent:
+        assert agent.process.wait(PATIENCE_S) == 0
+
+    assert "2 VMs, packed 0 B of 320 MiB" in agent.log
+    assert not any(stats_period_set(guest) for guest in two)
+
+
+def test_a_taken_run_directory_is_left_as_it_is(agent: AgentProcess, tmp_path: Path) -> None:
+    """An agent of another libvirt with the same --run-dir must not take the first one's probe texts away."""
+    (tmp_path / "second").mkdir()
+    with AgentProcess(tmp_path / "second", "test:///default", "--run-dir", str(agent.run_dir)) as second:
+        assert second.process.wait(PATIENCE_S) == 75, second.log
+
+    assert "another agent answers" in second.log
+    assert (agent.run_dir / "probe" / "host-system").exists()
+    agent.pass_intervals(1)
 
 
 def test_no_libvirt_is_one_clear_error(tmp_path: Path) -> None:

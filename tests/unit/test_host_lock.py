@@ -1,5 +1,6 @@
 """The lock: one agent per libvirt."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vmpack.errors import AccessError, AlreadyRunningError
-from vmpack.host.lock import HostLock
+from vmpack.host.lock import HostLock, host_locks
 
 HOLDER = """
 import sys
@@ -58,6 +59,39 @@ def test_the_lock_can_be_taken_again(tmp_path: Path) -> None:
     """A stopped agent's lock must be free for the next one at once."""
     for _ in range(2):
         with HostLock("qemu/system/1234", tmp_path):
+            assert len(list(tmp_path.iterdir())) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_taken_away_meanwhile_is_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking, the last holder may have removed the file: two would then hold it."""
+    real_flock, taken_away = fcntl.flock, []
+
+    def flock(handle: int, mode: int) -> None:
+        if not taken_away:
+            taken_away.append(next(tmp_path.iterdir()))
+            taken_away[0].unlink()
+        real_flock(handle, mode)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with HostLock("qemu/system/1234", tmp_path), pytest.raises(AlreadyRunningError):
+        HostLock("qemu/system/1234", tmp_path).take()
+
+
+def test_one_state_directory_is_for_one_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents of two libvirts with one --state-dir would overwrite what the other remembers."""
+    monkeypatch.setattr("vmpack.host.lock.default_run_dir", lambda: tmp_path / "run")
+    (tmp_path / "same").symlink_to(tmp_path / "state")
+
+    with host_locks("one", tmp_path / "state"):
+        with (
+            pytest.raises(AlreadyRunningError, match="the state directory"),
+            host_locks("two", tmp_path / "same"),
+        ):
+            pass
+        with host_locks("two", tmp_path / "other"):
             pass
 
 

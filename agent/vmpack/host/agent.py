@@ -18,7 +18,7 @@ from vmpack import __version__
 from vmpack.clock import SystemClock
 from vmpack.config import Config, ConfigMistakes, needs_restart
 from vmpack.errors import VmpackError
-from vmpack.host.lock import HostLock
+from vmpack.host.lock import host_locks
 from vmpack.host.loop import Loop, printable, summary_line
 from vmpack.host.notify import Notifier
 from vmpack.host.parts import Parts, real_parts
@@ -69,13 +69,14 @@ class Agent:
         with ExitStack() as at_end:
             at_end.callback(parts.hypervisor.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
-            at_end.enter_context(HostLock(parts.hypervisor.identity()))
+            at_end.enter_context(host_locks(parts.hypervisor.identity(), config.state_dir))
             parts.state.prepare()
             publisher = _publisher(config)
-            at_end.callback(publisher.close)
             loop = self._loop(parts, publisher)
             service = _service(loop, parts, publisher)
             server = Server(config.socket_path, service, rights)
+            # Only now is the run directory ours: closing takes probe texts away.
+            at_end.callback(publisher.close)
             server.start()
             at_end.callback(server.stop)
             watcher = threading.Thread(target=self._watch_signals, args=(loop,), name="signals", daemon=True)

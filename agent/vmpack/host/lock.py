@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -23,11 +24,12 @@ ROOT_DIRECTORY = Path("/run/vmpack")
 
 
 class HostLock:
-    """The exclusive right to change the VMs of one libvirt; a context manager."""
+    """An exclusive right to one thing; a context manager."""
 
-    def __init__(self, identity: str, directory: Path | None = None) -> None:
-        """`identity` is Hypervisor.identity(); `directory` is for tests."""
-        name = f"agent-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.lock"
+    def __init__(self, thing: str, directory: Path | None = None, what: str = "this libvirt") -> None:
+        """`thing` names it exactly, `what` is for people; `directory` is for tests."""
+        name = f"agent-{hashlib.sha256(thing.encode()).hexdigest()[:16]}.lock"
+        self._what = what
         self._own = (directory or default_run_dir()) / name
         self._others = () if directory else tuple(_of_others(name, self._own))
         self._handle: int | None = None
@@ -45,8 +47,25 @@ class HostLock:
         """Take the lock. Raises AlreadyRunningError that names the holder's pid, and VmpackError."""
         for path in self._others:
             if _is_held(path):
-                raise _taken(path)
+                raise self._taken(path)
         own_directory(self._own.parent)
+        handle = self._locked()
+        while not _is_at(self._own, handle):
+            os.close(handle)
+            handle = self._locked()
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        self._handle = handle
+
+    def drop(self) -> None:
+        """Give the lock up and take its file away."""
+        if self._handle is not None:
+            with suppress(OSError):
+                self._own.unlink()
+            os.close(self._handle)
+            self._handle = None
+
+    def _locked(self) -> int:
         try:
             handle = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -55,16 +74,30 @@ class HostLock:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise _taken(self._own) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        self._handle = handle
+            raise self._taken(self._own) from error
+        return handle
 
-    def drop(self) -> None:
-        """Give the lock up. The file stays: removing it would let two agents hold one name."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+    def _taken(self, path: Path) -> AlreadyRunningError:
+        try:
+            text = path.read_text(encoding="ascii", errors="replace")[:20].strip()
+        except OSError:
+            text = ""
+        holder = f"process {text}" if text.isdigit() else "another process"
+        return AlreadyRunningError(
+            f"an agent already works on {self._what}: {holder} holds {path}",
+            f"use that one (`vmpack status`), or stop it first{f': kill {text}' if text.isdigit() else ''}",
+        )
+
+
+@contextmanager
+def host_locks(identity: str, state_dir: Path) -> Iterator[None]:
+    """The right to change the VMs of the libvirt with this Hypervisor.identity(), and to keep state there.
+
+    Raises AlreadyRunningError that names the holder's pid, and VmpackError.
+    """
+    state = str(state_dir.resolve())
+    with HostLock(identity), HostLock(state, what=f"the state directory {state}"):
+        yield
 
 
 def _of_others(name: str, own: Path) -> Iterator[Path]:
@@ -73,6 +106,14 @@ def _of_others(name: str, own: Path) -> Iterator[Path]:
     if os.geteuid() == 0:
         candidates += [*Path("/run/user").glob(f"*/vmpack/{name}"), *Path("/tmp").glob(f"vmpack-*/{name}")]
     return (path for path in candidates if path != own)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """False when the last holder took the file away after we had opened it."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _is_held(path: Path) -> bool:
@@ -87,15 +128,3 @@ def _is_held(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-def _taken(path: Path) -> AlreadyRunningError:
-    try:
-        text = path.read_text(encoding="ascii", errors="replace")[:20].strip()
-    except OSError:
-        text = ""
-    holder = f"process {text}" if text.isdigit() else "another process"
-    return AlreadyRunningError(
-        f"an agent already works on this libvirt: {holder} holds {path}",
-        f"use that one (`vmpack status`), or stop it first{f': kill {text}' if text.isdigit() else ''}",
-    )

@@ -143,8 +143,7 @@ class Loop:
         except VmpackError as error:
             if str(error) != self._status.last_error:
                 log.error("this interval failed, nothing more was changed: %s", error)
-            self._status = dataclasses.replace(self._status, last_error=str(error))
-            self._publisher.publish_failure()
+            self._failed(str(error))
             return False
         if failed_before:
             log.info("works again")
@@ -164,8 +163,7 @@ class Loop:
             except Exception as error:  # the loop's boundary: a defect must not orphan the VMs
                 failures, crashes = failures + 1, crashes + 1
                 log.exception("a defect in vmpack ended this interval; please report it")
-                text = f"{type(error).__name__}: {error}"
-                self._status = dataclasses.replace(self._status, last_error=text)
+                self._failed(f"{type(error).__name__}: {error}")
                 if crashes >= CRASHES_MAX:
                     raise
             self._after_turn(self._status)
@@ -191,6 +189,11 @@ class Loop:
             if str(error) != self._save_fault:
                 log.warning("what is remembered would be lost by a restart: %s", error)
             self._save_fault = str(error)
+
+    def _failed(self, why: str) -> None:
+        with self.lock:
+            self._status = dataclasses.replace(self._status, last_error=why)
+            self._publisher.publish_failure()
 
     def _next_s(self, due_s: float, failures: int) -> float:
         interval_s, now_s = self.settings.memory.interval_s, self._clock.time_s()
