@@ -16,7 +16,7 @@ from vmpack.units import KIB
 
 NEW_PER_INTERVAL = 4
 """VMs seen for the first time are measured sooner, but not all at once."""
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ")
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*\n(?:\w+: .*\n)*?Rss: +(\d+) kB", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +89,14 @@ def parse_overhead(smaps: str, nominal_bytes: int) -> int | None:
     equal: list[int] = []
     larger: list[int] = []
     others = 0
-    wanted: list[int] | None = None
-    for line in smaps.splitlines():
-        match = _MAPPING.match(line)
-        if match is not None:
-            size = int(match[2], 16) - int(match[1], 16)
-            is_ram = size >= nominal_bytes and match[3].startswith("rw-")
-            wanted = None if not is_ram else equal if size == nominal_bytes else larger
-        elif line.startswith("Rss:"):
-            rss = int(line.split()[1]) * KIB
-            if wanted is None:
-                others += rss
-            else:
-                wanted.append(rss)
+    for start, end, rights, rss_kib in _MAPPING.findall(smaps):
+        size_bytes, rss_bytes = int(end, 16) - int(start, 16), int(rss_kib) * KIB
+        if size_bytes < nominal_bytes or not rights.startswith("rw-"):
+            others += rss_bytes
+        elif size_bytes == nominal_bytes:
+            equal.append(rss_bytes)
+        else:
+            larger.append(rss_bytes)
     if equal:
         return others + sum(larger)
     return others if larger else None
