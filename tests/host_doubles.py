@@ -205,8 +205,10 @@ class FreezingState(State):
 
     def freeze(self, on: bool) -> None:
         """See State."""
-        super().freeze(on)
-        self._host.frozen = self.frozen()
+        try:
+            super().freeze(on)
+        finally:
+            self._host.frozen = self.frozen()
 
 
 def turns(loop: Loop, count: int, clock: JumpingClock) -> Sequence[Interval]:

@@ -210,6 +210,17 @@ def test_releasing_all_freezes_the_host(tmp_path: Path) -> None:
     assert any(guest.balloon_bytes < 256 * MIB for guest in host.guests.values())
 
 
+def test_a_full_disk_keeps_no_memory_from_a_vm(tmp_path: Path) -> None:
+    """A release is often asked for when much is broken already; it must not need the disk, nor be undone."""
+    (tmp_path / "file").write_text("")
+    host, loop, service = packed(tmp_path / "file" / "state")
+
+    service.release(None)
+    turns(loop, 5, host.clock)
+
+    assert all(guest.balloon_bytes == 256 * MIB for guest in host.guests.values())
+
+
 def test_a_release_of_nobody_changes_nothing(tmp_path: Path) -> None:
     """A typing error in `release VM` must not freeze or hold anything."""
     host, _, service = packed(tmp_path)

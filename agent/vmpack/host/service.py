@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from vmpack.clock import Clock
 from vmpack.decide.explain import words
-from vmpack.errors import BadDataError, UnavailableError, UsageError
+from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
 from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
 from vmpack.host.release import Release
@@ -144,7 +144,7 @@ class HostService:
         with self._loop.lock:
             uuids = None
             if vm is None:
-                self.freeze(True)
+                self._freeze_for_release()
             else:
                 guest = find_vm(self._source.observe(), vm)
                 uuids = frozenset({guest.uuid})
@@ -161,6 +161,13 @@ class HostService:
         log.info("changes on this host are %s", "frozen" if on else "allowed again")
         with self._loop.lock:
             return FreezeState(on)
+
+    def _freeze_for_release(self) -> None:
+        """The VMs come first: a disk that fails must not keep their memory from them."""
+        try:
+            self.freeze(True)
+        except VmpackError as error:
+            log.warning("frozen only until the agent's restart: %s", error)
 
     def _changeable_snapshot(self) -> HostSnapshot:
         if self._loop.status.observe_only:

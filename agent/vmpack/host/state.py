@@ -51,6 +51,7 @@ class State:
         self._frozen_path = directory / "frozen"
         self._claims_path = directory / "claims.json"
         self._directory = directory
+        self._frozen_here = False
         self._boot_id = BOOT_ID_PATH.read_text(encoding="ascii").strip() if boot_id is None else boot_id
 
     def prepare(self) -> None:
@@ -74,10 +75,14 @@ class State:
 
     def frozen(self) -> bool:
         """Has the administrator stopped all changes?"""
-        return self._frozen_path.exists()
+        return self._frozen_here or self._frozen_path.exists()
 
     def freeze(self, on: bool) -> None:
-        """Stop all changes, or allow them again; survives restarts and reboots. Raises VmpackError."""
+        """Stop all changes, or allow them again; survives restarts and reboots.
+
+        Raises VmpackError when the disk fails; a freeze then holds for as long as this process lives.
+        """
+        self._frozen_here = on
         if on:
             self.prepare()
             since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
