@@ -73,6 +73,7 @@ try() {
     fi
     say "$try_text"
     [ -n "$log" ] || log=$(mktemp "${TMPDIR:-/tmp}/vmpack-install.XXXXXX")
+    log_start=$(($(wc -l <"$log") + 1))
     printf '\n$ %s\n' "$*" >>"$log"
     "$@" >>"$log" 2>&1 </dev/null
 }
@@ -80,7 +81,7 @@ try() {
 # step TEXT COMMAND...: a step that must succeed; else the end of the log is shown and kept.
 step() {
     try "$@" && return 0
-    tail -n 40 "$log" >&2
+    tail -n "+$log_start" "$log" | tail -n 40 >&2
     kept=$log
     log=
     die 1 "failed: $1" "the whole output is in $kept"

@@ -147,7 +147,7 @@ give_back() { # refuses to go on while guests would stay packed with nobody to l
         die 75 "an agent that was started by hand is still running" "stop it (Ctrl-C in its terminal), then try again"
     fi
     if ! try "giving all memory back" "$program" release --all; then
-        tail -n 5 "$log" >&2
+        tail -n "+$log_start" "$log" >&2
         [ "$keep_packed" = yes ] || die 1 "memory could not be given back, so nothing was removed" \
             "see above; is libvirt running? --keep-packed removes vmpack all the same"
     fi
