@@ -166,6 +166,16 @@ def test_what_a_vm_took_by_itself_is_not_granted_again():
     assert summary(outcomes)[1] == ("partial", 130)
 
 
+def test_what_a_shrink_gives_back_is_not_granted_to_another():
+    """A balloon that an older order took too far is let up again: that memory is not there for others."""
+    deep = vm(140, target_bytes=100 * MIB)
+
+    outcomes, driver = carry_out(plan(move("a", 200, 150), move("b", 100, 160)), a=deep, b=vm(100))
+
+    assert summary(outcomes)[1] == ("partial", 150)
+    assert max(driver.granted_in_all_bytes) <= 300 * MIB
+
+
 def test_a_balloon_still_on_its_way_down_is_grown_from_where_it_is():
     """A starving guest would be refused because an older shrink went on since the snapshot."""
     outcomes, _ = carry_out(plan(move("a", 150, 180), room_mib=30), a=vm(140, target_bytes=100 * MIB))

@@ -206,6 +206,27 @@ def test_xml_is_read_again_only_when_something_changed_or_got_old():
     assert domain.xml_reads == 4
 
 
+def test_a_restarted_vm_whose_xml_cannot_be_read_gives_nothing():
+    """It would be judged by the devices and the policy of its former life."""
+    domain = FakeDomain()
+    watched = Watched(domain)
+    watched.observe()
+    domain.run = 2
+    watched.hypervisor.silent_for = "XML"
+
+    snapshot = watched.observe()
+
+    assert (snapshot.guests, snapshot.unreadable) == ((), ("g1",))
+
+
+def test_vms_whose_job_is_not_told_in_time_are_busy():
+    """A VM that hangs in just that moment would be acted on, and the executor would wait for it."""
+    watched = Watched(FakeDomain())
+    watched.hypervisor.silent_for = "job"
+
+    assert watched.observe().guests[0].job == "busy"
+
+
 def test_a_statistics_period_that_was_just_set_is_seen_at_once():
     """libvirt sends no event for it, and the agent would set it again and again."""
     domain = FakeDomain()
