@@ -4,9 +4,10 @@
 
 os_field() { sed -n "s/^$1=//p" "$os_release" 2>/dev/null | tr -d "\"'" | head -n 1; }
 
-family() { # debian | el9 | el10 | arch | suse | unknown
+family() { # debian | el9 | el10 | fedora | arch | suse | unknown
     case " $(os_field ID) $(os_field ID_LIKE) " in
     *" debian "* | *" ubuntu "*) echo debian ;;
+    " fedora  ") echo fedora ;;
     *" rhel "* | *" centos "* | *" fedora "*)
         case $(os_field VERSION_ID) in 9*) echo el9 ;; *) echo el10 ;; esac ;;
     *" arch "*) echo arch ;;
@@ -29,19 +30,37 @@ missing_debs() { # PACKAGE...: those of them that are not installed
 
 other_command() { # LEVEL FAMILY: what an administrator runs where packages cannot be installed from here
     case $2 in
-    el9) head='dnf install epel-release && dnf config-manager --set-enabled crb && dnf install'
-        names='python3.12 python3.12-devel libvirt-devel gcc pkgconf-pkg-config' ;;
-    el10) head='dnf install epel-release && dnf install' names='python3 python3-libvirt' ;;
-    arch) head='pacman -S' names='python libvirt-python' ;;
-    *) head='zypper install' names='python3 python3-libvirt-python' ;;
+    el9) names='python3.12 python3.12-devel libvirt-devel gcc pkgconf-pkg-config' ;;
+    el10 | fedora) names='python3 python3-libvirt' ;;
+    arch) names='python libvirt-python' ;;
+    *) names='python3 python3-libvirt-python' ;;
     esac
     [ "$1" = agent ] || case $2 in
-    el*) names="$names qemu-kvm-core libvirt-daemon libvirt-daemon-driver-qemu kmod zstd busybox qemu-guest-agent" ;;
+    el* | fedora) names="$names qemu-kvm-core libvirt-daemon libvirt-daemon-driver-qemu kmod zstd busybox qemu-guest-agent" ;;
     arch) names="$names qemu-system-x86 libvirt kmod zstd busybox qemu-guest-agent" ;;
     *) names="$names qemu-x86 libvirt-daemon-qemu kmod zstd busybox qemu-guest-agent" ;;
     esac
     [ "$1" != test ] || case $2 in arch) names="$names shellcheck" ;; *) names="$names ShellCheck" ;; esac
-    echo "$head $names"
+    case $2 in
+    el*) echo "$(el_repositories "$1" "${2#el}")dnf install $names" ;;
+    fedora) echo "dnf install $names" ;;
+    arch) echo "pacman -S $names" ;;
+    *) echo "zypper install $names" ;;
+    esac
+}
+
+el_repositories() { # LEVEL VERSION: libvirt-devel is in CRB, busybox and ShellCheck are in EPEL
+    crb="dnf config-manager --set-enabled crb && "
+    epel="dnf install epel-release && "
+    if [ "$(os_field ID)" = rhel ]; then
+        crb="subscription-manager repos --enable codeready-builder-for-rhel-$2-x86_64-rpms && "
+        epel="dnf install https://dl.fedoraproject.org/pub/epel/epel-release-latest-$2.noarch.rpm && "
+    fi
+    if [ "$1" != agent ]; then
+        printf '%s%s' "$crb" "$epel"
+    elif [ "$2" = 9 ]; then
+        printf '%s' "$crb"
+    fi
 }
 
 missing_programs() { # LEVEL: what is not there, by program
@@ -68,6 +87,7 @@ install_debs() { # PACKAGE...: starts no service, adds none to the boot
     command="apt-get install --no-install-recommends $*"
     am_root || command -v sudo >/dev/null ||
         die 77 "packages are missing, and installing them needs root" "ask an administrator to run: $command"
+    [ "$dry_run" = yes ] || as_root true || die 77 "no root rights were given" "ask an administrator to run: $command"
     units=$(enabled_units)
     if [ "$dry_run" = no ] && [ ! -e /usr/sbin/policy-rc.d ]; then
         guard=/usr/sbin/policy-rc.d
@@ -107,8 +127,7 @@ need_packages() { # LEVEL
     else
         missing=$(missing_programs "$1" | tr '\n' ',' | sed 's/,$//; s/,/, /g')
         if [ -n "$missing" ]; then
-            note=
-            case $kind in el*) ;; *) note=' (nearest names; not tested there)' ;; esac
+            case $kind in el*) note= ;; *) note=' (nearest names; not tested there)' ;; esac
             die 69 "missing here: $missing" "as root: $(other_command "$1" "$kind")$note"
         fi
     fi

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COREUTILS = (
     "cat chmod cksum cp cut dirname env find flock grep head ln ls mkdir mktemp mv readlink rm rmdir sed sh "
-    "sort tail tee touch tr uname wc"
+    "sort tail tee touch tr true uname wc"
 )  # fmt: skip
 DEBIAN = 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n'
 APT_GET = "exit 0"

@@ -108,7 +108,10 @@ class TestPackages:
         ("os_release", "expected"),
         [
             ('ID="almalinux"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.5"\n', "python3.12"),
-            ('ID="rhel"\nVERSION_ID="10.0"\n', "python3-libvirt"),
+            ('ID="almalinux"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.5"\n', "dnf install epel-release"),
+            ('ID="rhel"\nVERSION_ID="10.0"\n', "dnf install python3 python3-libvirt qemu-kvm-core"),
+            ('ID="rhel"\nVERSION_ID="10.0"\n', "epel-release-latest-10.noarch.rpm"),
+            ("ID=fedora\nVERSION_ID=44\n", "as root: dnf install python3 "),
             ("ID=arch\n", "pacman -S"),
             ('ID=opensuse-leap\nID_LIKE="suse opensuse"\n', "zypper install"),
         ],
