@@ -24,7 +24,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["exec", "g1"], "no command given"),
         (["up", "--memory", "32MiB"], "too little"),
         (["list", "--name", "../x"], "no name for a lab"),
-        (["uri", "--name", "never-started"], "is running"),
+        (["uri", "--name", "never-up"], "is running"),
     ],
 )
 def test_mistakes_get_one_line_and_a_way_out(

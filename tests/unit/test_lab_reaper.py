@@ -18,9 +18,9 @@ _WORKER = """
 import os, signal, subprocess, sys, time
 command = ["setsid", "--fork", "sh", "-c", "echo $$; exec sleep 1000"]
 orphan = subprocess.Popen(command, stdout=subprocess.PIPE)
-print(os.getpid(), orphan.stdout.readline().decode().strip(), flush=True)
 if sys.argv[1] == "polite":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+print(os.getpid(), orphan.stdout.readline().decode().strip(), flush=True)
 if sys.argv[1] != "end":
     time.sleep(1000)
 sys.exit(3)

@@ -22,8 +22,8 @@ from vmpack.lab.packages import DebianPackages, GuestFiles, HostFiles, find_pack
 _LAYOUT = 1  # raise it when _initramfs places things differently
 _MODULES = (
     "virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng",
-    "lzo_rle", "zram", "button", "evdev",
 )  # fmt: skip
+_OPTIONAL_MODULES = ("lzo_rle", "zram", "button", "evdev")  # swap and the power button
 _SCRIPTS = {"init": "init", "ctl": "bin/ctl", "load": "bin/load", "agent": "bin/agent", "dhcp": "bin/dhcp"}
 _TEXTS = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
@@ -94,7 +94,7 @@ def _make(source: DebianPackages | HostFiles, folder: Path, place: Path) -> None
 def _recipe() -> str:
     """Everything of ours that goes into an image, for its key."""
     scripts = [_guest_file(name) for name in _SCRIPTS]
-    return repr((_LAYOUT, _MODULES, _SCRIPTS, _TEXTS, _PROGRAMS, scripts))
+    return repr((_LAYOUT, _MODULES, _OPTIONAL_MODULES, _SCRIPTS, _TEXTS, _PROGRAMS, scripts))
 
 
 def _guest_file(name: str) -> bytes:
@@ -128,10 +128,14 @@ def _initramfs(files: GuestFiles) -> bytes:
 def _modules(files: GuestFiles) -> list[Path]:
     """Module files in the order in which the kernel must take them; what is built in needs none."""
     order: dict[Path, None] = {}
-    for module in _MODULES:
-        listing = run_tool(
-            "modprobe", "-S", files.kernel_version, "-d", str(files.modules_root), "--show-depends", module
-        )
+    arguments = ("-S", files.kernel_version, "-d", str(files.modules_root), "--show-depends")
+    for module in (*_MODULES, *_OPTIONAL_MODULES):
+        try:
+            listing = run_tool("modprobe", *arguments, module)
+        except UnavailableError:
+            if module in _MODULES:
+                raise
+            continue
         for line in listing.splitlines():
             verb, _, path = line.strip().partition(" ")
             if verb == "insmod":

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vmpack.errors import AlreadyRunningError, GuestGoneError, HypervisorError, UnavailableError
+from vmpack.errors import AlreadyRunningError, GuestGoneError, HypervisorError, UnavailableError, VmpackError
 from vmpack.hypervisor import Hypervisor, translated
 from vmpack.lab.accelerator import Accelerator, detect_accelerator
 from vmpack.lab.control import GuestControl
@@ -120,7 +120,11 @@ class Lab:
     def private(cls) -> "Lab":
         """A lab with a daemon that ends with this process, however this process ends."""
         state = temporary_state()
-        return cls(state, start_daemon(state, detached=False))
+        try:
+            return cls(state, start_daemon(state, detached=False))
+        except VmpackError:
+            state.remove()
+            raise
 
     @classmethod
     def up(cls, name: str = "default") -> "Lab":

@@ -50,8 +50,8 @@ class DebianPackages:
         boot = root / "boot"
         kernel = next(boot.glob("vmlinuz-*"))
         version = kernel.name.removeprefix("vmlinuz-")
-        modules_root = root / "usr" if (root / "usr/lib/modules").is_dir() else root
-        run_tool("depmod", "-b", str(modules_root), version)
+        _join_module_folders(root)
+        run_tool("depmod", "-b", str(root), version)
         busybox = _first_of(root, "usr/bin/busybox", "bin/busybox")
         agent = _first_of(root, "usr/sbin/qemu-ga", "usr/bin/qemu-ga")
         try:
@@ -61,7 +61,7 @@ class DebianPackages:
             libraries = shared_libraries(
                 agent, extra=(root / "usr/lib/x86_64-linux-gnu", root / "lib/x86_64-linux-gnu")
             )
-        return GuestFiles(kernel, version, modules_root, busybox, agent, libraries)
+        return GuestFiles(kernel, version, root, busybox, agent, libraries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +184,15 @@ def _download(names: Sequence[str], downloads: Path, root: Path) -> None:
     run_tool("apt-get", *sandbox, "-qq", "download", *names, hint=_APT_HINT, folder=downloads)
     for package in sorted(set(downloads.glob("*.deb")) - before):
         run_tool("dpkg-deb", "-x", str(package), str(root))
+
+
+def _join_module_folders(root: Path) -> None:
+    """Show modules in /lib and in /usr/lib: packages and kmod do not always mean the same one."""
+    old, new = root / "lib/modules", root / "usr/lib/modules"
+    there, missing = (new, old) if new.is_dir() else (old, new)
+    if not missing.exists():
+        missing.parent.mkdir(parents=True, exist_ok=True)
+        missing.symlink_to(there)
 
 
 def _first_of(root: Path, *names: str) -> Path:
