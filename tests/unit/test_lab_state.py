@@ -27,6 +27,19 @@ def test_only_the_owner_may_enter(base: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (base, folder.root, folder.etc)} == {0o700}
 
 
+def test_what_a_killed_program_left_is_swept_up(base: Path) -> None:
+    """Killed test runs would fill /run, which is memory, folder by folder."""
+    left, running, young = temporary_state(), temporary_state(), temporary_state()
+    lock = running.take_lock()
+    for folder in (left, running):
+        os.utime(folder.root, (0, 0))
+
+    temporary_state()
+    os.close(lock)
+
+    assert [folder.root.exists() for folder in (left, running, young)] == [False, True, True]
+
+
 def test_a_folder_that_others_could_have_made_is_refused(base: Path) -> None:
     """In /tmp anybody can make the folder first, with sockets of his own inside."""
     base.mkdir(mode=0o755)

@@ -7,7 +7,6 @@ touched.
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -90,16 +89,10 @@ def find_daemon(state: StateFolder) -> PrivateDaemon | None:
 
 def running_reaper(state: StateFolder) -> int | None:
     """Process id of the reaper that holds this lab's lock; None when nobody holds it."""
-    try:
-        with state.lock.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = file.read()
-                return int(text) if text.isdigit() else None
-    except FileNotFoundError:
-        pass
-    return None
+    if not state.is_locked():
+        return None
+    text = state.lock.read_text()
+    return int(text) if text.isdigit() else None
 
 
 def stop_daemon(state: StateFolder) -> None:
@@ -108,13 +101,16 @@ def stop_daemon(state: StateFolder) -> None:
     Raises HypervisorError when something still runs after a minute.
     """
     deadline_s = time.monotonic() + STOP_DEADLINE_S
-    pid = running_reaper(state)
-    if pid is not None:
-        os.kill(pid, signal.SIGTERM)
-    while running_reaper(state) is not None:
+    told: int | None = None
+    while state.is_locked():
+        pid = running_reaper(state)
+        if pid is not None and pid != told:  # a lab that has only begun to start has no number yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            told = pid
         if time.monotonic() > deadline_s:
             raise HypervisorError(
-                f"process {pid} of the lab does not end", f"look at {state.root}/daemon.out"
+                f"process {told} of the lab does not end", f"look at {state.root}/daemon.out"
             )
         time.sleep(0.02)
     kill_leftovers(state)
@@ -165,15 +161,12 @@ def _installed_daemon() -> str:
 
 
 def _take_lock(state: StateFolder) -> int:
-    lock = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return state.take_lock()
     except BlockingIOError:
-        os.close(lock)
         raise AlreadyRunningError(
             f"a lab already runs in {state.root}", "end it with `vmpack lab down`"
         ) from None
-    return lock
 
 
 def _configure(state: StateFolder, daemon: str) -> dict[str, str]:

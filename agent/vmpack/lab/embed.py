@@ -3,6 +3,7 @@
 Called by `Lab.embedded`. QEMUs outlive the process, so a program that uses this runs below `supervise`.
 """
 
+import os
 from urllib.parse import quote
 
 from vmpack.event_loop import start_event_loop
@@ -28,7 +29,9 @@ class EmbeddedLibvirt:
         (state.etc / "qemu.conf").write_text(QEMU_CONF_AS_ROOT if as_root else QEMU_CONF)
         self.uri = f"qemu:///embed?root={quote(str(state.root))}"
         self.pid_folder = state.root / "run/qemu"
+        self._lock = state.take_lock()
         start_event_loop()
 
     def stop(self) -> None:
-        """Nothing runs beside this process."""
+        """Give up the folder; nothing runs beside this process."""
+        os.close(self._lock)

@@ -135,13 +135,12 @@ class Lab:
         state = named_state(name)
         daemon = find_daemon(state)
         if daemon is None:
+            if state.is_locked():
+                raise AlreadyRunningError(f"lab {name} is being started elsewhere", "try again in a moment")
             kill_leftovers(state)
             state.remove()
             state.prepare()
-            try:
-                daemon = start_daemon(state, detached=True)
-            except AlreadyRunningError:
-                raise AlreadyRunningError(f"lab {name} is being started elsewhere", "try again") from None
+            daemon = start_daemon(state, detached=True)
         return cls(state, daemon)
 
     @classmethod

@@ -4,11 +4,13 @@ Called by every other file of the lab. Promises that the folder belongs to the c
 enter, and that socket paths in it stay below the 108 bytes that a unix socket may have.
 """
 
+import fcntl
 import os
 import re
 import shutil
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from vmpack.errors import AccessError, UsageError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,11}\Z")
 # libvirt puts up to 60 bytes behind a lab's folder for its own sockets
 _LONGEST_BASE_BYTES = 30
+# Between making a folder and locking it passes less than this.
+_UNLOCKED_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,29 @@ class StateFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the lab's reaper as long as it runs; holds the reaper's process id."""
+        """Held by the lab's reaper, or by the program that embeds it; holds that one's process id."""
         return self.root / "lock"
+
+    def take_lock(self) -> int:
+        """Lock the lab as long as the returned file descriptor is open. Raises BlockingIOError."""
+        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise
+        return lock
+
+    def is_locked(self) -> bool:
+        """True while somebody runs this lab."""
+        try:
+            with self.lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
 
     def console(self, guest: str) -> Path:
         """What the guest's kernel and init print."""
@@ -89,9 +114,22 @@ def temporary_state() -> StateFolder:
     """A new folder for a lab that ends with its program. Raises AccessError."""
     base = base_folder()
     _make_own(base)
+    _sweep(base)
     state = StateFolder(Path(tempfile.mkdtemp(prefix="t-", dir=base)))
     state.prepare()
     return state
+
+
+def _sweep(base: Path) -> None:
+    """Delete what killed programs left; their guests and daemons have ended with them."""
+    for folder in base.glob("t-*"):
+        state = StateFolder(folder)
+        try:
+            age_s = time.time() - folder.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its program ends now
+        if age_s > _UNLOCKED_S and not state.is_locked():
+            state.remove()
 
 
 def _make_own(folder: Path) -> None:
