@@ -209,6 +209,15 @@ def test_explain_gives_words_numbers_and_the_cure(
     assert reasons[0]["numbers"] == numbers and reasons[0]["change"]
 
 
+def test_explain_tells_what_of_a_policy_is_not_used(
+    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An owner's typing error would silently mean the host's defaults."""
+    agent.answer = status(interval((replace(WEB, policy_faults=("shares: 'many' is no number",)),)))
+
+    assert "shares: 'many' is no number" in told(["explain", "web"], capsys)
+
+
 def test_explain_escapes_the_name(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
     """A hostile name must not reach the terminal here either."""
     agent.answer = status(interval((guest(EVIL_NAME),)))

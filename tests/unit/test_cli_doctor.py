@@ -52,6 +52,7 @@ def test_a_reporting_vm_is_well() -> None:
         ({"stats": None, "stats_period_s": 0}, "agent"),
         ({"stats": replace(FRESH, sampled_s=10.0), "stats_period_s": 5}, "virtio_balloon"),
         ({"stats": None, "stats_fault": "usable is -1"}, "kernel"),
+        ({"policy_faults": ("shares: 'many' is no number",)}, "vmpack policy"),
     ],
 )
 def test_a_silent_vm_is_warned_of(changes: dict[str, object], word: str) -> None:

@@ -261,4 +261,5 @@ def test_a_faulty_policy_is_told_once(caplog):
             guest = watched.observe().guests[0]
 
     assert guest.policy == GuestPolicy(100 * MIB, None, 0.3, True, 1790000000.0)
+    assert guest.policy_faults
     assert len([record for record in caplog.records if "shares" in record.getMessage()]) == 1

@@ -153,6 +153,9 @@ def _guest(guest: GuestSnapshot, plan: GuestPlan, now_s: float) -> Finding:
         )
     if plan.verdict == "excluded":
         return Finding(subject, "ok", f"left alone: {words(plan.reasons[-1])[0]}", words(plan.reasons[-1])[1])
+    if guest.policy_faults:
+        text = "a part of its own policy is not used: " + "; ".join(guest.policy_faults)
+        return Finding(subject, "warn", text, "set it again with vmpack policy VM, or --reset it")
     if guest.stats_fault is not None:
         todo = "the guest's balloon driver reports nonsense: update the guest's kernel or driver"
         return Finding(subject, "warn", f"its report cannot be true: {guest.stats_fault}", todo)

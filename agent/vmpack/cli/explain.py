@@ -100,6 +100,7 @@ def lines(explanation: Explanation, now_s: float) -> list[str]:
     text += ["", *_outcome_lines(explanation)]
     own = policy_words(guest.policy, explanation.wall_s)
     text.append(f"its own policy: {own}" if own else "its own policy: none, the host's settings hold")
+    text += [f"a part of it is not used: {shown(fault)}" for fault in guest.policy_faults]
     if guest.stats_fault:
         text.append(f"its last report was thrown away: {shown(guest.stats_fault)}")
     if explanation.host_reasons:

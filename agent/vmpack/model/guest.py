@@ -93,3 +93,5 @@ class GuestSnapshot:
     exclusions: tuple[Exclusion, ...] = ()
     """What makes ballooning impossible or harmful for this VM."""
     policy: GuestPolicy = GuestPolicy()
+    policy_faults: tuple[str, ...] = ()
+    """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""

@@ -113,6 +113,7 @@ class HostSource:
             job=reading.live.job,
             exclusions=facts.exclusions,
             policy=facts.policy,
+            policy_faults=facts.policy_faults,
         )
 
     def _tell_policy_faults(self, reading: DomainReading) -> None:
