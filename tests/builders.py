@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from vmpack.model.guest import GuestPolicy, GuestSnapshot, MemoryStats
-from vmpack.model.host import HostSnapshot
+from vmpack.model.host import HostSnapshot, UnreadableGuest
 from vmpack.model.plan import Plan
 from vmpack.model.settings import Settings
 from vmpack.units import GIB, MIB
@@ -55,6 +55,11 @@ def guest(
         "policy": policy or GuestPolicy(),
     }
     return GuestSnapshot(**values | fields)
+
+
+def unreadable(name: str, balloon: int = 256) -> UnreadableGuest:
+    """A VM whose QEMU gives no answer."""
+    return UnreadableGuest(f"uuid-{name}", name, balloon * MIB)
 
 
 def host(

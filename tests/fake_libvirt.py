@@ -45,6 +45,7 @@ class FakeDomain:
         self._uuid = uuid
         self.stats: dict[str, Any] = STATS | changes
         self.xml = XML
+        self.lasting_xml: str | None = None
         self.run = 1
         self.job: dict[str, int] = {"type": 0}
         self.job_refused = False
@@ -61,7 +62,13 @@ class FakeDomain:
     def ID(self) -> int:
         return self.run
 
-    def XMLDesc(self, _flags: int) -> str:
+    def isPersistent(self) -> bool:
+        return self.lasting_xml is not None
+
+    def XMLDesc(self, flags: int) -> str:
+        if flags == libvirt.VIR_DOMAIN_XML_INACTIVE:
+            assert self.lasting_xml is not None
+            return self.lasting_xml
         self.xml_reads += 1
         return self.xml
 

@@ -16,7 +16,7 @@ from vmpack.host.service import HostService
 from vmpack.host.state import State
 from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
-from vmpack.model.host import HostSnapshot
+from vmpack.model.host import HostSnapshot, UnreadableGuest
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
@@ -55,7 +55,7 @@ class HostInMemory:
         self.guests = {guest.uuid: guest for guest in guests}
         self.budget = budget
         self.frozen = False
-        self.unreadable: tuple[str, ...] = ()
+        self.unreadable: tuple[UnreadableGuest, ...] = ()
         self.errors: list[Exception] = []
         """Raised by the next looks, one each."""
         self.turn_takes_s = 0.0

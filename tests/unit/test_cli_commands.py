@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.builders import unreadable
 from tests.cli_samples import EVIL_NAME, WALL_S, guest, guest_plan, interval, shrinking, status
 
 from vmpack.cli import agent_access
@@ -163,7 +164,7 @@ def test_status_tells_what_is_wrong_with_the_host(
         migration=MigrationWanted(30 * MIB, (EVIL_NAME,)),
     )
     agent.answer = status(
-        replace(newest, plan=plan, snapshot=replace(newest.snapshot, unreadable=("stuck",)))
+        replace(newest, plan=plan, snapshot=replace(newest.snapshot, unreadable=(unreadable("stuck"),)))
     )
     text = told(["status"], capsys, 0)
 

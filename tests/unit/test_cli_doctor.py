@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.builders import unreadable
 from tests.cli_samples import EVIL_NAME, guest, guest_plan, interval, status
 
 from vmpack.cli import doctor_checks
@@ -82,7 +83,8 @@ def test_a_missing_balloon_device_is_a_warning() -> None:
 def test_a_hung_vm_is_a_failure() -> None:
     """A QEMU that does not answer is a broken service, packing or not."""
     sample = interval()
-    finding = only(doctor_checks.guests(replace(sample.snapshot, unreadable=("stuck",)), sample.plan))
+    snapshot = replace(sample.snapshot, unreadable=(unreadable("stuck"),))
+    finding = only(doctor_checks.guests(snapshot, sample.plan))
 
     assert finding.level == "fail" and "stuck" in finding.subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, guest, host, settings
+from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, guest, host, settings, unreadable
 
 from vmpack.decide.memory import plan, remember
 from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
@@ -291,7 +291,7 @@ def test_an_unreadable_vm_still_holds_its_memory():
     """A hung QEMU's memory would be given to others and the host run over."""
     snapshot = host(guest("a", used=30), guest("hung", used=30), budget=600)
     later, remembered = after(snapshot, plan(snapshot, NOTHING, SETTINGS))
-    without = dataclasses.replace(later, guests=later.guests[:1], unreadable=("hung",))
+    without = dataclasses.replace(later, guests=later.guests[:1], unreadable=(unreadable("hung"),))
     decided = plan(without, remembered, SETTINGS)
 
     assert decided.room_bytes == decided.budget.budget_bytes - 512 * MIB

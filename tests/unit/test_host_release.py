@@ -72,7 +72,7 @@ def test_a_balloon_that_does_not_move_is_not_waited_for_for_ever() -> None:
 def test_vms_that_do_not_answer_are_named() -> None:
     """What could not be looked at must not pass for released."""
     host, remembered = packed_host()
-    host.unreadable = ("hung",)
+    host.unreadable = (builders.unreadable("hung"),)
 
     given, _ = make_release(host).carry_out(remembered, builders.EAGER, None)
 

@@ -52,7 +52,7 @@ def test_an_unknown_vm_gets_near_names(tmp_path: Path) -> None:
 def test_a_hung_vm_is_not_called_unknown(tmp_path: Path) -> None:
     """The administrator of a hung VM must not be told that it does not exist."""
     host, loop, service = packed(tmp_path)
-    host.unreadable = ("hung",)
+    host.unreadable = (builders.unreadable("hung"),)
     loop.turn()
 
     with pytest.raises(UnavailableError, match="gives no answer"):

@@ -18,13 +18,15 @@ from vmpack.observe.policy import read_policy
 from vmpack.units import MIB
 
 # As libvirt 9.0 gave it for a real guest.
+CONFIGURED = 256 * MIB
 REAL = (Path(__file__).parent.parent / "vectors/observe/domain.xml").read_text()
 
 
 def test_a_real_domain_is_read_whole():
     """Everything that decides whether and how a VM may be packed comes from here."""
-    assert read_facts(REAL) == DomainFacts(
+    assert read_facts(REAL, REAL) == DomainFacts(
         memory_bytes=256 * MIB,
+        configured_bytes=CONFIGURED,
         has_balloon=True,
         autodeflate=True,
         stats_period_s=1,
@@ -123,7 +125,7 @@ def test_no_text_in_any_setting_is_an_exception(text):
         GuestPolicy,
         floor_bytes=st.none() | st.integers(0, 2**50),
         shares=st.none() | st.integers(1, 100_000),
-        headroom_ratio=st.none() | st.floats(0, 10),
+        headroom_ratio=st.none() | st.floats(0, 5),
         opt_out=st.booleans(),
         hold_until_s=st.none() | st.floats(0, 1e18),
     )

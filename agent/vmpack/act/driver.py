@@ -27,6 +27,7 @@ class Live:
     nominal_bytes: int
     running: bool
     job: str | None
+    paused: bool = False
 
 
 class Driver(Protocol):
@@ -112,6 +113,7 @@ def _live(connection: Any, uuid: str) -> Live:
         nominal_bytes=domain.maxMemory() * KIB,
         running=state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED),
         job=job_name(domain),
+        paused=state == libvirt.VIR_DOMAIN_PAUSED,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from vmpack.act.driver import Driver, Live
 from vmpack.clock import Clock
 from vmpack.errors import GuestBusyError, GuestGoneError, UnavailableError, VmpackError
-from vmpack.model.action import Action, Outcome, SetMemory, SetStatsPeriod, Status
+from vmpack.model.action import ARRIVED_BYTES, Action, Outcome, SetMemory, SetStatsPeriod, Status
 from vmpack.model.plan import Plan
 from vmpack.units import KIB, MIB, format_bytes
 
@@ -27,7 +27,7 @@ class Executor:
     """Carries out plans through a Driver. Not for use by two threads at once."""
 
     def __init__(
-        self, driver: Driver, clock: Clock, *, settle_s: float = 2.0, tolerance_bytes: int = 4 * MIB
+        self, driver: Driver, clock: Clock, *, settle_s: float = 2.0, tolerance_bytes: int = ARRIVED_BYTES
     ) -> None:
         self._driver = driver
         self._clock = clock
@@ -108,7 +108,9 @@ class _Run:
             self._conclude(index, "failed", error.message)
 
     def _conclude(self, index: int, status: Status, detail: str, reached_bytes: int | None = None) -> None:
-        self._outcomes[index] = Outcome(self._actions[index], status, detail, reached_bytes)
+        self._outcomes[index] = Outcome(
+            self._actions[index], status, detail, reached_bytes, self._clock.time_s()
+        )
 
     def _set_period(self, index: int, action: Action) -> None:
         assert isinstance(action, SetStatsPeriod)
@@ -122,19 +124,19 @@ class _Run:
         if not refusal and live.balloon_bytes > action.from_bytes + self._tolerance_bytes:
             refusal = f"the balloon has moved to {format_bytes(live.balloon_bytes)} by itself"
         if refusal:
-            self._room_bytes += action.from_bytes - live.balloon_bytes
+            self._room_bytes += _came_free(action, live)
             self._conclude(index, "skipped", refusal, live.balloon_bytes)
             return
         to_bytes = action.to_bytes // KIB * KIB
         # Also where the balloon is there already: an older order may be taking it further down.
         self._driver.set_memory(action.uuid, to_bytes)
         self._moves[index] = _Move(
-            action, to_bytes, max(live.balloon_bytes, to_bytes), arrived=live.balloon_bytes <= to_bytes
+            action, to_bytes, live.balloon_bytes, arrived=live.balloon_bytes <= to_bytes
         )
 
     def _pay_whole(self, grows: deque[tuple[int, SetMemory]]) -> None:
         """Pay the first grows in line while there is enough for each of them."""
-        while grows and grows[0][1].to_bytes - grows[0][1].from_bytes <= self._purse_bytes():
+        while grows and grows[0][1].to_bytes - grows[0][1].held_bytes <= self._purse_bytes():
             self._try(*grows.popleft(), self._grow)
 
     def _grow(self, index: int, action: Action) -> None:
@@ -142,25 +144,24 @@ class _Run:
         live = self._driver.look(action.uuid)
         refusal = _refusal(action, live)
         if refusal:
-            self._room_bytes += action.from_bytes - live.balloon_bytes
+            self._room_bytes += _came_free(action, live)
             self._conclude(index, "skipped", refusal, live.balloon_bytes)
             return
         if live.balloon_bytes >= action.to_bytes:
-            self._room_bytes += action.from_bytes - live.balloon_bytes
+            self._room_bytes += _came_free(action, live)
             self._moves[index] = _Move(
                 action, action.to_bytes, live.balloon_bytes, "it was there already", arrived=True
             )
             return
-        to_bytes = min(action.to_bytes, action.from_bytes + self._purse_bytes()) // KIB * KIB
+        to_bytes = min(action.to_bytes, action.held_bytes + self._purse_bytes()) // KIB * KIB
         is_part = to_bytes < action.to_bytes // KIB * KIB
-        if to_bytes <= live.balloon_bytes or (
-            is_part and to_bytes - live.balloon_bytes < SMALLEST_PART_BYTES
-        ):
-            self._room_bytes += action.from_bytes - live.balloon_bytes
+        least_bytes = max(live.balloon_bytes, action.promised_bytes)
+        if to_bytes <= least_bytes or (is_part and to_bytes - least_bytes < SMALLEST_PART_BYTES):
+            self._room_bytes += _came_free(action, live)
             self._conclude(index, "skipped", "not enough memory has become free", live.balloon_bytes)
             return
         # Counted before it is asked for: a call without an answer may still take effect.
-        self._room_bytes -= to_bytes - action.from_bytes
+        self._room_bytes -= to_bytes - action.held_bytes
         note = f"only {format_bytes(to_bytes)} could be paid" if is_part else ""
         self._driver.set_memory(action.uuid, to_bytes)
         self._moves[index] = _Move(action, to_bytes, live.balloon_bytes, note)
@@ -168,7 +169,7 @@ class _Run:
     def _purse_bytes(self) -> int:
         """What grows may cost now: free room, and what the shrinks have freed so far."""
         freed = sum(
-            move.action.from_bytes - move.reached_bytes
+            move.action.held_bytes - max(move.reached_bytes, move.to_bytes)
             for move in self._moves.values()
             if not move.action.grows
         )
@@ -213,12 +214,18 @@ class _Run:
         if not detail and not near:
             detail = f"the balloon stands at {format_bytes(move.reached_bytes)}"
         asked_bytes = None if whole else move.to_bytes
-        return Outcome(move.action, status, detail, move.reached_bytes, asked_bytes)
+        return Outcome(move.action, status, detail, move.reached_bytes, self._clock.time_s(), asked_bytes)
+
+
+def _came_free(action: SetMemory, live: Live) -> int:
+    """What the host need no longer reckon with (negative: what the VM took by itself)."""
+    return action.held_bytes - max(live.balloon_bytes, action.promised_bytes)
 
 
 def _refusal(action: SetMemory, live: Live) -> str:
     """Why this VM must not be touched now; empty when it may."""
-    if not live.running:
+    # A paused VM cannot give anything, but it can be promised what it takes when it goes on.
+    if not live.running and not (live.paused and action.grows):
         return "the VM is not running"
     if live.job is not None:
         return f"another job has the VM: {live.job}"

@@ -138,9 +138,9 @@ def guests(host: HostSnapshot, plan: Plan) -> Iterator[Finding]:
     plans = {entry.uuid: entry for entry in plan.guests}
     for guest in sorted(host.guests, key=lambda guest: (guest.name, guest.uuid)):
         yield _guest(guest, plans[guest.uuid], host.time_s)
-    for name in host.unreadable:
+    for silent in host.unreadable:
         todo = "is its QEMU stopped or hung? ps -o pid,stat,args -C qemu-system-x86_64"
-        yield Finding(f"VM {name}", "fail", "gives no answer", todo)
+        yield Finding(f"VM {silent.name}", "fail", "gives no answer", todo)
 
 
 def _guest(guest: GuestSnapshot, plan: GuestPlan, now_s: float) -> Finding:

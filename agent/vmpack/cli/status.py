@@ -97,7 +97,7 @@ def record(status: AgentStatus, now_s: float) -> dict[str, Any]:
         "last_error": status.last_error,
         "host": None if interval is None else _host_record(interval),
         "vms": None if interval is None else _vm_records(interval),
-        "unreadable": [] if interval is None else list(interval.snapshot.unreadable),
+        "unreadable": [] if interval is None else [guest.name for guest in interval.snapshot.unreadable],
         "migration_wanted": None if interval is None else _migration_record(interval),
     }
 
@@ -220,7 +220,7 @@ def host_warnings(interval: Interval) -> list[str]:
             f" a VM should move away (starving: {names})"
         )
     if interval.snapshot.unreadable:
-        names = ", ".join(shown(name) for name in interval.snapshot.unreadable)
+        names = ", ".join(shown(guest.name) for guest in interval.snapshot.unreadable)
         warnings.append(f"gave no answer this time and were left as they are: {names}")
     return warnings
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from vmpack.model.host import HostSnapshot
-from vmpack.model.plan import Budget
+from vmpack.model.plan import Budget, Remembered, RememberedGuest
 from vmpack.model.settings import HostSettings
 
 
-def budget(host: HostSnapshot, settings: HostSettings) -> Budget:
+def budget(host: HostSnapshot, settings: HostSettings, unseen_rss_bytes: int = 0) -> Budget:
     """budget = capacity - reserve - what the host itself uses - the overhead of the VM processes.
 
     A guest's untouched memory counts as its balloon, not as free. On a pretended host the machine's own use
     does not count, but the real machine's budget still caps it: pretending never risks the real host.
+
+    What a VM holds beyond its balloon counts as overhead: the balloon's size is the guest's own word, and a
+    host that cannot take the pages back has not got them. `unseen_rss_bytes` belongs to VMs that told nothing.
     """
-    overhead = own_rss = 0
+    overhead, vm_rss = 0, unseen_rss_bytes
     for guest in host.guests:
         rss = guest.rss_bytes
         if rss is None:
             overhead += settings.vm_overhead_bytes
             continue
-        own_rss += rss
+        vm_rss += rss
         if guest.ram_rss_bytes is None:
-            overhead += settings.vm_overhead_bytes
+            overhead += max(settings.vm_overhead_bytes, rss - guest.balloon_bytes)
         else:
-            overhead += max(0, rss - guest.ram_rss_bytes)
-    own = max(0, host.memory_total_bytes - host.memory_available_bytes - own_rss)
+            overhead += max(0, rss - min(guest.ram_rss_bytes, guest.balloon_bytes))
+    own = max(0, host.memory_total_bytes - host.memory_available_bytes - vm_rss)
     real = _budget(host.memory_total_bytes, own, overhead, settings)
     if host.pretended_bytes is None:
         return real
@@ -35,3 +38,16 @@ def budget(host: HostSnapshot, settings: HostSettings) -> Budget:
 def _budget(capacity: int, own: int, overhead: int, settings: HostSettings) -> Budget:
     reserve = max(settings.reserve_min_bytes, int(settings.reserve_ratio * capacity))
     return Budget(capacity, reserve, own, overhead, max(0, capacity - reserve - own - overhead))
+
+
+def unseen(snapshot: HostSnapshot, remembered: Remembered) -> tuple[dict[str, RememberedGuest], int, int]:
+    """VMs that told nothing still hold their memory: what is known of them, what they hold, their RSS."""
+    known: dict[str, RememberedGuest] = {}
+    held = rss = 0
+    for guest in snapshot.unreadable:
+        entry = remembered.guests.get(guest.uuid)
+        held += guest.balloon_bytes if entry is None else max(guest.balloon_bytes, entry.target_bytes or 0)
+        if entry is not None:
+            known[guest.uuid] = entry
+            rss += entry.rss_bytes or 0
+    return known, held, rss

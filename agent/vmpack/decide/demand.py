@@ -44,6 +44,18 @@ def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes) -> 
     return floor if floor < guest.nominal_bytes else guest.nominal_bytes
 
 
+def ceiling_bytes(guest: GuestSnapshot, known: RememberedGuest | None) -> int:
+    """What is given back to this VM: nominal, unless its owner starts it smaller and vmpack never moved it.
+
+    A VM that was saved and restored, or came from another host, is not known to have been moved: then its
+    lasting definition tells, and where it has none, nominal.
+    """
+    if known is not None and known.asked_s is not None:
+        return guest.nominal_bytes
+    configured = guest.configured_bytes
+    return guest.nominal_bytes if configured is None else min(configured, guest.nominal_bytes)
+
+
 def allowed_silence_s(guest: GuestSnapshot, settings: MemorySettings) -> float:
     """How old this VM's newest report may be before it counts as silent."""
     return max(settings.silence_s, 2 * (guest.stats_period_s or 0) + REPORT_SLACK_S)
@@ -64,7 +76,8 @@ def demand(
         return Demand(floor, guest.balloon_bytes, guest.balloon_bytes, shares, False, left_alone)
     if guest.policy.opt_out:
         reason = Reason("opt_out_gives_back", {"balloon_bytes": guest.balloon_bytes})
-        return Demand(floor, guest.nominal_bytes, guest.nominal_bytes, shares, True, reason)
+        size = ceiling_bytes(guest, known)
+        return Demand(floor, size, size, shares, True, reason)
     allowed_s = allowed_silence_s(guest, settings)
     use = known.use
     fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
@@ -87,7 +100,7 @@ def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot
         return Reason("not_running", {}, guest.state)
     if policy.hold_until_s is not None and policy.hold_until_s > host.wall_s:
         return Reason("on_hold", {"hold_until_s": policy.hold_until_s})
-    if policy.opt_out and (known.asked_s is None or guest.balloon_bytes >= guest.nominal_bytes):
+    if policy.opt_out and guest.balloon_bytes >= ceiling_bytes(guest, known):
         return Reason("opt_out")
     return None
 
@@ -107,7 +120,7 @@ def _silent(
         return None
     numbers = {"quiet_s": round(quiet_s, 1), "allowed_s": allowed_s, "balloon_bytes": guest.balloon_bytes}
     note = guest.stats_fault or ""
-    if guest.balloon_bytes >= guest.nominal_bytes or guest.stats_period_s == 0:
+    if guest.balloon_bytes >= guest.nominal_bytes or (guest.stats_period_s == 0 and known.asked_s is None):
         return guest.balloon_bytes, Reason("no_statistics" if never else "silent", numbers, note)
     if quiet_s <= allowed_s:
         return guest.balloon_bytes, Reason("awaiting_statistics", numbers, note)

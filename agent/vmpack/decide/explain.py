@@ -87,6 +87,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it is squeezed no further",
         "memory freed inside the guest, and time (memory.learned_floor_s)",
     ),
+    "need_overtook_the_shrink": (
+        "it was on its way down to {asked_bytes} when its need overtook that: the shrink is stopped",
+        "less use inside the guest",
+    ),
     "balloon_does_not_grow": (
         "it was given memory up to {asked_bytes} but its balloon stays at {balloon_bytes}; "
         "it is asked again later",
@@ -99,7 +103,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "by the rest",
         "stopping or migrating a VM, or more memory in the host; then vmpack release again",
     ),
-    "release_not_asked": ("it was not asked to be released, or vmpack never moved it", "vmpack release VM"),
+    "release_not_asked": ("it was not asked to be released", "vmpack release VM"),
+    "released_when_it_goes_on": (
+        "it is not running: it takes what it was given when it goes on",
+        "resuming or starting the VM",
+    ),
     # The host.
     "host_over_budget": (
         "the VMs hold {over_bytes} more than the host's budget",

@@ -6,13 +6,12 @@ Called once per guest and interval by decide.memory; every lasting observation g
 from __future__ import annotations
 
 from vmpack.decide.sizes import Sizes
+from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
 from vmpack.model.plan import LearnedUse, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import KIB, MIB
 
-ARRIVED_BYTES = 2 * MIB
-"""A balloon this near its target has arrived."""
 REPORT_LAG_S = 1.0
 """Reports carry whole seconds: one is surely younger than a balloon move only if it is a second later."""
 SWAP_IN_PRESSED_BYTES = 256 * KIB
@@ -67,7 +66,9 @@ def learn(
         before = _unknown(guest, now_s)
     elif before.nominal_bytes != guest.nominal_bytes:
         before = _unknown(guest, now_s)._replace(
-            asked_s=before.asked_s, stats_period_before_s=before.stats_period_before_s
+            asked_s=before.asked_s,
+            stats_period_before_s=before.stats_period_before_s,
+            stats_period_set_s=before.stats_period_set_s,
         )
     balloon, target = guest.balloon_bytes, before.target_bytes
     changed_s, short = before.balloon_changed_s, 0
@@ -75,7 +76,7 @@ def learn(
     moved = balloon - before.balloon_bytes
     if target is not None:
         if abs(balloon - target) <= ARRIVED_BYTES:
-            target, changed_s = None, before.asked_s if before.asked_s is not None else now_s
+            target, changed_s = None, now_s
         elif abs(moved) > ARRIVED_BYTES:
             changed_s = now_s
         else:
@@ -84,7 +85,9 @@ def learn(
         changed_s = now_s
         if moved > 0 and (before.asked_s is None or now_s - before.asked_s > SETTLING_S):
             calm_since_s = now_s
-    undisturbed = guest.state == "running" and guest.job is None and guest.stats_period_s != 0
+    reports = guest.stats_period_s != 0 or before.asked_s is not None
+    undisturbed = guest.state == "running" and guest.job is None and reports
+    settles = target is None or short > 0
     floor, floor_until_s = before.learned_floor_bytes, before.learned_floor_until_s
     if target is not None and balloon > target and short >= STUCK_INTERVALS:
         floor, floor_until_s = balloon, now_s + settings.learned_floor_s
@@ -97,7 +100,7 @@ def learn(
         changed_s,
         before.awake_since_s if undisturbed else now_s,
         calm_since_s,
-        _learn_use(guest, before.use, changed_s, now_s, limits, settings),
+        _learn_use(guest, before.use, changed_s if settles else now_s, now_s, limits, settings),
         target,
         before.asked_s,
         before.safe_bytes,
@@ -105,6 +108,8 @@ def learn(
         floor,
         floor_until_s,
         before.stats_period_before_s,
+        before.stats_period_set_s,
+        guest.rss_bytes,
     )
 
 
@@ -184,7 +189,7 @@ def _use(
         kernel = (guest.nominal_bytes if counts else balloon) - available
         used = used_bytes(available, usable, guest.nominal_bytes - balloon, bool(counts))
         return used, kernel if kernel > 0 else 0, counts
-    if counts is False:
+    if not (guest.autodeflate if counts is None else counts):
         return used_bytes(available, usable, 0, False), before.kernel_bytes, counts
     return before.used_bytes, before.kernel_bytes, counts
 

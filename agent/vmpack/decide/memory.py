@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vmpack.decide.budget import budget
+from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, Demand, demand
-from vmpack.decide.learn import ARRIVED_BYTES, STUCK_INTERVALS, learn
+from vmpack.decide.learn import STUCK_INTERVALS, learn
 from vmpack.decide.offer import offer
 from vmpack.decide.share import fill
 from vmpack.decide.sizes import Sizes, sizes
-from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
+from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import (
@@ -32,6 +32,8 @@ from vmpack.model.settings import MemorySettings, Settings
 from vmpack.units import KIB
 
 PAYS = "pays_for_others"
+NO_GROWTH = "balloon_does_not_grow"
+OVERTAKEN = "need_overtook_the_shrink"
 FINEST_BYTES = 64 * KIB
 """The finest step of a target: a whole page on every architecture, and of libvirt's KiB."""
 STOPPED_SHORT = "balloon_stopped_short"
@@ -61,14 +63,13 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     """Decide for every VM of one host. Pure and deterministic; never raises for any valid snapshot."""
     rules, now_s = settings.memory, snapshot.time_s
     seats = _seats(snapshot, remembered, rules)
-    money = budget(snapshot, settings.host)
-    unseen = _unseen(snapshot, remembered)
-    unseen_bytes = sum(known.balloon_bytes for known in unseen.values())
+    silent, silent_bytes, silent_rss_bytes = unseen(snapshot, remembered)
+    money = budget(snapshot, settings.host, silent_rss_bytes)
     claimed_bytes = _claimed(snapshot)
-    kept_bytes = unseen_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
+    kept_bytes = silent_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
     targets, scarce = _targets(seats, spendable, claimed_bytes)
-    room = money.budget_bytes - unseen_bytes - sum(seat.held_bytes for seat in seats)
+    room = money.budget_bytes - silent_bytes - sum(seat.held_bytes for seat in seats)
     moves = _moves(seats, targets, room, now_s, rules)
     actions = _actions(seats, moves, rules)
     guests = tuple(
@@ -76,7 +77,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         for seat, target in zip(seats, targets, strict=True)
     )
     scarcity = (*remembered.scarce, scarce)[-rules.scarcity_window :]
-    learned = {**{seat.guest.uuid: seat.known for seat in seats}, **unseen}
+    learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent}
     reasons = _host_reasons(room, scarce, seats)
     return Plan(
         actions=actions,
@@ -103,8 +104,11 @@ def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Rememb
             continue
         if isinstance(action, SetMemory):
             guests[action.uuid] = _asked(known, action, outcome, now_s)
-        elif known.stats_period_before_s is None:
-            guests[action.uuid] = known._replace(stats_period_before_s=0)
+        else:
+            before_s = known.stats_period_before_s
+            guests[action.uuid] = known._replace(
+                stats_period_before_s=0 if before_s is None else before_s, stats_period_set_s=action.period_s
+            )
     return Remembered(guests, decided.remembered.scarce)
 
 
@@ -112,17 +116,21 @@ def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: f
     asked = action.to_bytes if outcome.asked_bytes is None else outcome.asked_bytes
     reached = asked if outcome.reached_bytes is None else outcome.reached_bytes
     arrived = abs(reached - asked) <= ARRIVED_BYTES
-    grown = action.to_bytes > action.from_bytes
-    shrunk = action.to_bytes < action.from_bytes
+    grown = asked > action.from_bytes
+    shrunk = asked < action.from_bytes
+    at_s = now_s if outcome.ended_s is None else outcome.ended_s
+    same_way = known.target_bytes is not None and (known.target_bytes < action.from_bytes) == shrunk
+    stands = same_way and abs(reached - action.from_bytes) <= ARRIVED_BYTES
     safe = action.from_bytes if shrunk and known.safe_bytes is None else known.safe_bytes
     return known._replace(
         balloon_bytes=reached,
-        balloon_changed_s=now_s,
-        calm_since_s=now_s if grown else known.calm_since_s,
+        balloon_changed_s=at_s,
+        calm_since_s=at_s if grown else known.calm_since_s,
         target_bytes=None if arrived else asked,
-        asked_s=now_s,
+        asked_s=at_s,
         safe_bytes=None if grown else safe,
-        short_intervals=0,
+        # An order repeated is no fresh start for a balloon that stands still.
+        short_intervals=known.short_intervals if stands else 0,
     )
 
 
@@ -152,17 +160,6 @@ def _claimed(snapshot: HostSnapshot) -> int:
         for claim in snapshot.claims
         if claim.expires_s is None or claim.expires_s > snapshot.wall_s
     )
-
-
-def _unseen(snapshot: HostSnapshot, remembered: Remembered) -> Mapping[str, RememberedGuest]:
-    """VMs that exist but gave nothing this time still hold their memory."""
-    if not snapshot.unreadable:
-        return {}
-    seen = {guest.uuid for guest in snapshot.guests}
-    names = set(snapshot.unreadable)
-    return {
-        uuid: known for uuid, known in remembered.guests.items() if uuid not in seen and known.name in names
-    }
 
 
 def _targets(seats: Sequence[_Seat], spendable: int, claimed: int) -> tuple[list[int], bool]:
@@ -251,9 +248,15 @@ def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) ->
         "band_bytes": seat.limits.band_bytes,
     }
     if _stuck(seat) and known.target_bytes is not None:
-        rule = STOPPED_SHORT if balloon > known.target_bytes else "balloon_does_not_grow"
-        return _Move(balloon, Reason(rule, {"balloon_bytes": balloon, "asked_bytes": known.target_bytes}))
+        asked = {"balloon_bytes": balloon, "asked_bytes": known.target_bytes}
+        if balloon > known.target_bytes:
+            return _Move(balloon, Reason(STOPPED_SHORT, asked))
+        again = known.asked_s is None or now_s - known.asked_s >= ASK_AGAIN_S
+        return _Move(known.target_bytes if again else balloon, Reason(NO_GROWTH, asked))
     if known.target_bytes is not None:
+        if known.target_bytes < min(balloon, seat.need.minimum_bytes):
+            numbers["asked_bytes"] = known.target_bytes
+            return _Move(min(balloon, target), Reason(OVERTAKEN, numbers))
         return _Move(balloon, Reason("balloon_is_moving", numbers))
     if balloon - target <= seat.limits.band_bytes:
         return _Move(balloon, Reason("within_dead_band", numbers))
@@ -291,9 +294,12 @@ def _actions(
         if guest.stats_period_s == 0:
             periods.append(SetStatsPeriod(guest.uuid, guest.name, _period_s(rules)))
         stays = move.to_bytes == guest.balloon_bytes
-        if stays and move.reason.rule not in (STOPPED_SHORT, PAYS):
+        if stays and move.reason.rule not in (STOPPED_SHORT, OVERTAKEN, PAYS):
             continue
-        action = SetMemory(guest.uuid, guest.name, guest.balloon_bytes, move.to_bytes, guest.nominal_bytes)
+        promised = seat.held_bytes if seat.held_bytes > guest.balloon_bytes else 0
+        action = SetMemory(
+            guest.uuid, guest.name, guest.balloon_bytes, move.to_bytes, guest.nominal_bytes, promised
+        )
         if move.to_bytes > seat.held_bytes:
             grows.append((guest.balloon_bytes / max(1, seat.need.minimum_bytes), guest.uuid, action))
         else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vmpack.decide.budget import budget
+from typing import NamedTuple
+
+from vmpack.decide.budget import budget, unseen
+from vmpack.decide.demand import ceiling_bytes
 from vmpack.decide.learn import learn
 from vmpack.decide.offer import offer
 from vmpack.decide.share import fill
@@ -11,7 +14,18 @@ from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import GuestPlan, Plan, Reason, Remembered, RememberedGuest
-from vmpack.model.settings import Settings
+from vmpack.model.settings import MemorySettings, Settings
+
+
+class _Place(NamedTuple):
+    """One VM at the release."""
+
+    guest: GuestSnapshot
+    known: RememberedGuest
+    held_bytes: int
+    """Its balloon, or the larger size that it was promised."""
+    most_bytes: int | None
+    """What it is to have in the end, None for a VM that was not asked for."""
 
 
 def plan_release(
@@ -19,82 +33,98 @@ def plan_release(
 ) -> Plan:
     """Plan to give memory and statistics periods back to these VMs, or to all with None.
 
-    An overcommitted host cannot hold every nominal: what does not fit stays packed, fairly by shares, and the
-    VM's reason is `release_does_not_fit`. VMs that vmpack has seen and never moved keep what their owner gave
-    them. Nothing shrinks.
+    An overcommitted host cannot hold every nominal: what does not fit stays packed, by shares, and the
+    VM's reason is `release_does_not_fit`. With None, a VM that its owner starts smaller than nominal, and that
+    vmpack is not known to have moved, keeps that size. Nothing shrinks, and a shrink under way is stopped.
     """
-    now_s = snapshot.time_s
-    guests = sorted(snapshot.guests, key=lambda guest: guest.uuid)
-    known = {}
-    for guest in guests:
-        limits = sizes(guest.nominal_bytes, settings.memory)
-        before = remembered.guests.get(guest.uuid)
-        known[guest.uuid] = learn(guest, before, now_s, limits, settings.memory)
-    held = {guest.uuid: max(guest.balloon_bytes, known[guest.uuid].target_bytes or 0) for guest in guests}
-    chosen = [
-        guest
-        for guest in guests
-        if (uuids is None or guest.uuid in uuids) and _is_ours(guest, remembered.guests.get(guest.uuid))
+    places = [
+        _place(guest, remembered, snapshot.time_s, settings.memory, uuids)
+        for guest in sorted(snapshot.guests, key=lambda guest: guest.uuid)
     ]
-    money = budget(snapshot, settings.host)
-    room = money.budget_bytes - sum(held.values())
-    given = fill(
-        room + sum(held[guest.uuid] for guest in chosen),
-        [held[guest.uuid] for guest in chosen],
-        [guest.nominal_bytes for guest in chosen],
-        [guest.policy.shares or settings.memory.shares for guest in chosen],
-    )
-    targets = {guest.uuid: size for guest, size in zip(chosen, given, strict=True)}
-    grows = tuple(
-        SetMemory(guest.uuid, guest.name, guest.balloon_bytes, targets[guest.uuid], guest.nominal_bytes)
-        for guest in chosen
-        if targets[guest.uuid] > guest.balloon_bytes and guest.job is None
-    )
-    periods = tuple(
-        SetStatsPeriod(guest.uuid, guest.name, period)
-        for guest in chosen
-        if (period := known[guest.uuid].stats_period_before_s) is not None
-        and guest.stats_period_s != period
-        and guest.job is None
-    )
-    plans = tuple(_guest_plan(guest, known[guest.uuid], targets.get(guest.uuid)) for guest in guests)
+    silent, silent_bytes, silent_rss_bytes = unseen(snapshot, remembered)
+    money = budget(snapshot, settings.host, silent_rss_bytes)
+    room = money.budget_bytes - silent_bytes - sum(place.held_bytes for place in places)
+    targets = _targets(places, room, settings.memory.shares)
+    plans = tuple(_guest_plan(place, target) for place, target in zip(places, targets, strict=True))
+    known = {place.guest.uuid: place.known for place in places}
     return Plan(
-        actions=(*grows, *periods),
+        actions=(*_orders(places, targets), *_periods(places)),
         room_bytes=room,
         guests=plans,
         budget=money,
-        offer=offer(snapshot, plans, known, money, 0, 0, settings.offer),
+        offer=offer(snapshot, plans, known, money, silent_bytes, 0, settings.offer),
         reasons=(),
         migration=None,
-        remembered=Remembered(known, remembered.scarce),
+        remembered=Remembered({**known, **silent}, remembered.scarce),
     )
 
 
-def _is_ours(guest: GuestSnapshot, known: RememberedGuest | None) -> bool:
-    return known is None or known.asked_s is not None or known.stats_period_before_s is not None
+def _place(
+    guest: GuestSnapshot,
+    remembered: Remembered,
+    now_s: float,
+    rules: MemorySettings,
+    uuids: frozenset[str] | None,
+) -> _Place:
+    before = remembered.guests.get(guest.uuid)
+    known = learn(guest, before, now_s, sizes(guest.nominal_bytes, rules), rules)
+    held = max(guest.balloon_bytes, known.target_bytes or 0)
+    if uuids is None:
+        return _Place(guest, known, held, max(held, ceiling_bytes(guest, known)))
+    return _Place(guest, known, held, guest.nominal_bytes if guest.uuid in uuids else None)
 
 
-def _guest_plan(guest: GuestSnapshot, known: RememberedGuest, target_bytes: int | None) -> GuestPlan:
-    balloon, nominal = guest.balloon_bytes, guest.nominal_bytes
-    numbers = {"balloon_bytes": balloon, "nominal_bytes": nominal, "target_bytes": target_bytes or balloon}
-    if target_bytes is None:
+def _targets(places: list[_Place], room: int, shares: int) -> list[int]:
+    """What each VM gets: all of what it is to have, or its fair part."""
+    least = [place.held_bytes for place in places]
+    most = [place.held_bytes if place.most_bytes is None else place.most_bytes for place in places]
+    return fill(room + sum(least), least, most, [place.guest.policy.shares or shares for place in places])
+
+
+def _orders(places: list[_Place], targets: list[int]) -> list[SetMemory]:
+    """A grow for each that is to have more, and a halt for each whose balloon still shrinks."""
+    orders = []
+    for (guest, known, held, most), target in zip(places, targets, strict=True):
+        shrinks = known.target_bytes is not None and known.target_bytes < guest.balloon_bytes
+        if most is None or guest.job is not None or not (target > guest.balloon_bytes or shrinks):
+            continue
+        promised = held if held > guest.balloon_bytes else 0
+        orders.append(
+            SetMemory(guest.uuid, guest.name, guest.balloon_bytes, target, guest.nominal_bytes, promised)
+        )
+    return orders
+
+
+def _periods(places: list[_Place]) -> list[SetStatsPeriod]:
+    """Statistics periods put back, where they are still the ones that vmpack set."""
+    return [
+        SetStatsPeriod(place.guest.uuid, place.guest.name, before_s)
+        for place in places
+        if place.most_bytes is not None
+        and place.guest.job is None
+        and (before_s := place.known.stats_period_before_s) is not None
+        and place.guest.stats_period_s == place.known.stats_period_set_s
+    ]
+
+
+def _guest_plan(place: _Place, target: int) -> GuestPlan:
+    guest, known, _, most = place
+    balloon = guest.balloon_bytes
+    numbers = {"balloon_bytes": balloon, "nominal_bytes": guest.nominal_bytes, "target_bytes": target}
+    if most is None:
         rule = "release_not_asked"
     elif guest.job is not None:
         rule = "job_running"
-    elif target_bytes < nominal:
+    elif target < most:
         rule = "release_does_not_fit"
+    elif guest.state != "running" and target > balloon:
+        rule = "released_when_it_goes_on"
     else:
         rule = "released"
-    grows = target_bytes is not None and target_bytes > balloon and guest.job is None
-    size = target_bytes if grows and target_bytes is not None else balloon
+    grows = most is not None and target > balloon and guest.job is None
+    size = target if grows else balloon
+    used = known.use.used_bytes if known.use is not None else None
+    reason = Reason(rule, numbers, guest.job or "")
     return GuestPlan(
-        guest.uuid,
-        guest.name,
-        "grow" if grows else "hold",
-        size,
-        0,
-        size,
-        size,
-        known.use.used_bytes if known.use is not None else None,
-        (Reason(rule, numbers, guest.job or ""),),
+        guest.uuid, guest.name, "grow" if grows else "hold", size, 0, size, size, used, (reason,)
     )

@@ -13,16 +13,14 @@ from vmpack.clock import Clock
 from vmpack.decide.explain import words
 from vmpack.host.loop import Actuator, RememberFunction, Source
 from vmpack.host.messages import GivenBack, StillPacked
-from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
-from vmpack.units import MIB
 
 PATIENCE_S = 3.0
 """How long no balloon may move before the rest is said to be still packed."""
 POLL_S = 0.1
-TOLERANCE_BYTES = 4 * MIB
 MOST_BYTES = 2**63
 
 PlanReleaseFunction = Callable[[HostSnapshot, Remembered, Settings, frozenset[str] | None], Plan]
@@ -71,7 +69,7 @@ class Release:
         while True:
             snapshot = self.source.observe()
             missing = sum(
-                max(0, asked.get(guest.uuid, 0) - guest.balloon_bytes - TOLERANCE_BYTES)
+                max(0, asked.get(guest.uuid, 0) - guest.balloon_bytes - ARRIVED_BYTES)
                 for guest in snapshot.guests
             )
             if missing < least:
@@ -86,13 +84,13 @@ def still_packed(snapshot: HostSnapshot, plan: Plan, uuids: frozenset[str] | Non
     packed = []
     for guest in snapshot.guests:
         missing = guest.nominal_bytes - guest.balloon_bytes
-        if missing <= TOLERANCE_BYTES or (uuids is not None and guest.uuid not in uuids):
+        if missing <= ARRIVED_BYTES or (uuids is not None and guest.uuid not in uuids):
             continue
         reason = why.get(guest.uuid)
         told = words(reason) if reason and reason.rule != "released" else _SLOW
         packed.append(StillPacked(guest.uuid, guest.name, missing, *told))
     if uuids is None:
-        packed += [StillPacked("", name, 0, *_SILENT) for name in snapshot.unreadable]
+        packed += [StillPacked(guest.uuid, guest.name, 0, *_SILENT) for guest in snapshot.unreadable]
     return tuple(packed)
 
 

@@ -23,11 +23,12 @@ from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.interval import AgentStatus, Interval
+from vmpack.model.policy_namespace import HEADROOM_LARGEST_RATIO, HOLD_UNTIL_LARGEST_S, SHARES_LARGEST
 from vmpack.units import format_bytes
 
 log = logging.getLogger(__name__)
 
-FOR_EVER_S = 1e18
+FOR_EVER_S = HOLD_UNTIL_LARGEST_S
 """`hold_until_s` of a hold that only `vmpack hold VM --off` ends."""
 
 
@@ -215,7 +216,7 @@ def find_vm(snapshot: HostSnapshot, wanted: str) -> GuestSnapshot:
     shown = printable(wanted)
     if len(found) > 1:
         raise UsageError(f"{shown} names {len(found)} VMs", f"use a uuid: {', '.join(g.uuid for g in found)}")
-    if wanted in snapshot.unreadable:
+    if any(wanted in (guest.uuid, guest.name) for guest in snapshot.unreadable):
         raise UnavailableError(f"{shown} exists but its QEMU gives no answer", "vmpack doctor says more")
     names = [guest.name for guest in snapshot.guests]
     near = difflib.get_close_matches(wanted, names, 3, 0.5) or sorted(names)[:5]
@@ -261,8 +262,8 @@ def _policy_value(guest: GuestSnapshot, name: str, value: Any) -> Any:
     nominal = format_bytes(guest.nominal_bytes)
     limits: dict[str, tuple[type, float, float, str]] = {
         "floor_bytes": (int, 0, guest.nominal_bytes, f"bytes, up to its nominal {nominal}"),
-        "shares": (int, 1, 100000, "a whole number from 1 to 100000"),
-        "headroom_ratio": (float, 0, 5, "a ratio from 0 to 5"),
+        "shares": (int, 1, SHARES_LARGEST, f"a whole number from 1 to {SHARES_LARGEST}"),
+        "headroom_ratio": (float, 0, HEADROOM_LARGEST_RATIO, f"a ratio from 0 to {HEADROOM_LARGEST_RATIO:g}"),
     }
     if name not in limits:
         raise BadDataError(f"a policy has no {name!r}", f"it has {', '.join(limits)} and opt_out")

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vmpack.units import MIB
+
+ARRIVED_BYTES = 4 * MIB
+"""A balloon this near to where it was sent has arrived: guests give and take whole blocks."""
+
 
 @dataclass(frozen=True, slots=True)
 class SetMemory:
@@ -19,12 +24,19 @@ class SetMemory:
     from_bytes: int
     to_bytes: int
     nominal_bytes: int
+    promised_bytes: int = 0
+    """An older order that lets the VM grow this far and that it has not used up; 0 where there is none."""
     kind: Literal["set_memory"] = "set_memory"
 
     @property
+    def held_bytes(self) -> int:
+        """What the host must reckon with before this action: the balloon, or the larger promise."""
+        return max(self.from_bytes, self.promised_bytes)
+
+    @property
     def grows(self) -> bool:
-        """True when the VM gets memory."""
-        return self.to_bytes > self.from_bytes
+        """True when the host must reckon with more after it."""
+        return self.to_bytes > self.held_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +67,7 @@ class Outcome:
     detail: str = ""
     reached_bytes: int | None = None
     """Where the balloon stood when we stopped watching."""
+    ended_s: float | None = None
+    """When we stopped watching, on the clock of HostSnapshot.time_s."""
     asked_bytes: int | None = None
     """What the hypervisor was really asked for, None when that is the whole of the action."""

@@ -92,6 +92,8 @@ class GuestSnapshot:
     """A running job (migration, save, snapshot); such a VM is left alone."""
     exclusions: tuple[Exclusion, ...] = ()
     """What makes ballooning impossible or harmful for this VM."""
+    configured_bytes: int | None = None
+    """What its lasting definition starts it with, None for a VM without one."""
     policy: GuestPolicy = GuestPolicy()
     policy_faults: tuple[str, ...] = ()
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""

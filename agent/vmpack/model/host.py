@@ -48,6 +48,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableGuest:
+    """A VM that exists but told nothing this time: a hung QEMU."""
+
+    uuid: str
+    name: str
+    balloon_bytes: int
+    """The last size that libvirt knows of."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostSnapshot:
     """One host and all its VMs as seen in one interval."""
 
@@ -67,8 +77,8 @@ class HostSnapshot:
     pcpus: tuple[PcpuTime, ...] = ()
     nodes: tuple[NumaNode, ...] = ()
     guests: tuple[GuestSnapshot, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    """Names of VMs that exist but gave nothing this time (a hung QEMU); they are not in `guests`."""
+    unreadable: tuple[UnreadableGuest, ...] = ()
+    """VMs that are not in `guests` and hold their memory all the same."""
     claims: tuple[Claim, ...] = ()
     frozen: bool = False
     """The administrator stopped all changes on this host."""

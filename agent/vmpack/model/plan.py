@@ -124,6 +124,10 @@ class RememberedGuest(NamedTuple):
     learned_floor_until_s: float | None = None
     stats_period_before_s: int | None = None
     """The statistics period found before vmpack set one; put back on release."""
+    stats_period_set_s: int | None = None
+    """The one that vmpack set; another one is the owner's and stays."""
+    rss_bytes: int | None = None
+    """Of its QEMU: what a VM that falls silent most likely still has."""
 
 
 @dataclass(frozen=True, slots=True)

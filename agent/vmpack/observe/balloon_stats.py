@@ -14,7 +14,7 @@ from vmpack.model.guest import MemoryStats
 from vmpack.units import KIB
 
 FUTURE_TOLERANCE_S = 5.0
-_LARGEST_KIB = 2**53
+LARGEST_KIB = 2**53
 _PREFIX = "balloon."
 
 
@@ -93,7 +93,7 @@ def _impossible(available: int, usable: int, unused: int | None, nominal: int) -
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST_KIB
+    return type(value) is int and 0 <= value <= LARGEST_KIB
 
 
 def _count(value: Any) -> int | None:

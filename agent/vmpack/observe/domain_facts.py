@@ -21,6 +21,8 @@ class DomainFacts:
 
     memory_bytes: int
     """What the domain was given at its start or by hotplug."""
+    configured_bytes: int | None
+    """What the lasting definition starts the domain with, None for one without a lasting definition."""
     has_balloon: bool
     autodeflate: bool
     stats_period_s: int | None
@@ -29,13 +31,17 @@ class DomainFacts:
     policy_faults: tuple[str, ...]
 
 
-def read_facts(xml: str) -> DomainFacts:
-    """Facts of one running domain, from libvirt's own XML of it (which has all sizes in KiB)."""
+def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
+    """Facts of one running domain, from libvirt's own XML of it (which has all sizes in KiB).
+
+    `lasting_xml` is the definition that its next start will use.
+    """
     domain = ElementTree.fromstring(xml)
     policy, faults = read_policy(domain)
     balloon = domain.find("devices/memballoon")
     return DomainFacts(
         memory_bytes=int(domain.findtext("memory", default="0")) * KIB,
+        configured_bytes=None if lasting_xml is None else _configured_bytes(lasting_xml),
         has_balloon=not _has_no_balloon(domain),
         autodeflate=balloon is not None and balloon.get("autodeflate") == "on",
         stats_period_s=_stats_period_s(balloon),
@@ -43,6 +49,11 @@ def read_facts(xml: str) -> DomainFacts:
         policy=policy,
         policy_faults=faults,
     )
+
+
+def _configured_bytes(lasting_xml: str) -> int | None:
+    current = ElementTree.fromstring(lasting_xml).findtext("currentMemory", default="")
+    return int(current) * KIB if current.isdecimal() else None
 
 
 def _stats_period_s(balloon: Element | None) -> int | None:

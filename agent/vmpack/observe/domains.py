@@ -14,7 +14,10 @@ from typing import Any
 
 from vmpack.errors import GuestBusyError, GuestGoneError, HypervisorError, HypervisorLostError
 from vmpack.hypervisor import Hypervisor, job_name, translated
+from vmpack.model.host import UnreadableGuest
+from vmpack.observe.balloon_stats import LARGEST_KIB
 from vmpack.observe.domain_facts import DomainFacts, read_facts
+from vmpack.units import KIB
 
 FACTS_FRESH_S = 60.0
 
@@ -66,6 +69,10 @@ class _KnownFacts:
     facts: DomainFacts
 
 
+_Definition = tuple[str, str | None]
+"""XML as it runs, and of its next start where it has one."""
+
+
 class DomainReader:
     """Reads all running VMs of one libvirt. Remembers the rarely changing part of each."""
 
@@ -79,15 +86,15 @@ class DomainReader:
         for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
             hypervisor.watch(event, self._changed.add)
 
-    def read(self, time_s: float) -> tuple[tuple[DomainReading, ...], tuple[str, ...]]:
-        """All VMs that answered, and the names of those that exist but did not.
+    def read(self, time_s: float) -> tuple[tuple[DomainReading, ...], tuple[UnreadableGuest, ...]]:
+        """All VMs that answered, and those that exist but did not.
 
         Raises HypervisorLostError when libvirt itself does not answer, and what Hypervisor.call raises.
         """
         domains = self._bulk()
         facts, silent = self._read_facts(domains, time_s)
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
-        silent += [d.name for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
+        silent += [d for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
         live = self._ask_each(answering)
         readings = []
         for domain in answering:
@@ -98,7 +105,8 @@ class DomainReader:
                         domain.uuid, domain.name, domain.run, domain.stats, facts[domain.uuid], answer
                     )
                 )
-        return tuple(readings), tuple(sorted(silent))
+        unreadable = tuple(UnreadableGuest(d.uuid, d.name, _size_bytes(d)) for d in silent)
+        return tuple(readings), tuple(sorted(unreadable, key=lambda guest: (guest.name, guest.uuid)))
 
     def _bulk(self) -> list[_Domain]:
         """Each call that hangs has found one more hung VM, which the next call passes over."""
@@ -111,10 +119,12 @@ class DomainReader:
                 silence = error
         raise HypervisorLostError(silence.message, silence.hint) from silence
 
-    def _read_facts(self, domains: list[_Domain], time_s: float) -> tuple[dict[str, DomainFacts], list[str]]:
+    def _read_facts(
+        self, domains: list[_Domain], time_s: float
+    ) -> tuple[dict[str, DomainFacts], list[_Domain]]:
         stale = [d for d in domains if self._is_stale(d, time_s)]
         self._changed.difference_update(d.uuid for d in stale)
-        texts: dict[str, str | None] = {}
+        texts: dict[str, _Definition | None] = {}
         if stale:
             try:
                 self._hypervisor.call(
@@ -123,17 +133,17 @@ class DomainReader:
             except GuestBusyError:
                 self._changed.update(d.uuid for d in stale)
         for domain in stale:
-            text = texts.get(domain.uuid)
-            if text is None:
+            definition = texts.get(domain.uuid)
+            if definition is None:
                 continue
             try:
-                self._facts[domain.uuid] = _KnownFacts(domain.run, time_s, read_facts(text))
+                self._facts[domain.uuid] = _KnownFacts(domain.run, time_s, read_facts(*definition))
             except (ElementTree.ParseError, ValueError):
                 self._facts.pop(domain.uuid, None)
-        current = {d.uuid: d for d in domains if texts.get(d.uuid, "") is not None}
+        current = {d.uuid: d for d in domains if d.uuid not in texts or texts[d.uuid] is not None}
         self._facts = {uuid: known for uuid, known in self._facts.items() if uuid in current}
         facts = {uuid: known.facts for uuid, known in self._facts.items() if known.run == current[uuid].run}
-        return facts, [d.name for uuid, d in current.items() if uuid not in facts]
+        return facts, [d for uuid, d in current.items() if uuid not in facts]
 
     def _is_stale(self, domain: _Domain, time_s: float) -> bool:
         known = self._facts.get(domain.uuid)
@@ -172,12 +182,16 @@ def _all_domains(connection: Any) -> list[_Domain]:
     ]
 
 
-def _describe(domains: list[_Domain], texts: dict[str, str | None]) -> None:
+def _describe(domains: list[_Domain], texts: dict[str, _Definition | None]) -> None:
     """Put each VM's XML into `texts`, None for a VM that is gone."""
+    import libvirt
+
     for domain in domains:
         try:
             with translated(f"read the XML of {domain.name}"):
-                texts[domain.uuid] = domain.handle.XMLDesc(0)
+                handle = domain.handle
+                lasting = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if handle.isPersistent() else None
+                texts[domain.uuid] = handle.XMLDesc(0), lasting
         except GuestGoneError:
             texts[domain.uuid] = None
 
@@ -198,6 +212,12 @@ def _ask(domains: list[_Domain], moving: set[str], answers: dict[str, LiveFacts 
             raise
         except HypervisorError:
             answers[domain.uuid] = _UNKNOWN
+
+
+def _size_bytes(domain: _Domain) -> int:
+    """What libvirt itself knows of a VM that does not answer."""
+    sizes = (domain.stats.get("balloon.current"), domain.stats.get("balloon.maximum"))
+    return next((size * KIB for size in sizes if type(size) is int and 0 < size <= LARGEST_KIB), 0)
 
 
 def _answered(domain: _Domain, facts: DomainFacts) -> bool:

@@ -15,7 +15,7 @@ from vmpack.clock import Clock
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.guest import GuestSnapshot, RunState, VcpuTime
 from vmpack.model.host import Claim, HostSnapshot
-from vmpack.observe.balloon_stats import Sighting, date_report, read_stats
+from vmpack.observe.balloon_stats import LARGEST_KIB, Sighting, date_report, read_stats
 from vmpack.observe.domains import DomainReader, DomainReading
 from vmpack.observe.host import read_host
 from vmpack.observe.process import OverheadMeter
@@ -23,7 +23,6 @@ from vmpack.units import KIB
 
 _log = logging.getLogger(__name__)
 _STATES: dict[int, RunState] = {1: "running", 2: "running", 3: "paused"}
-_LARGEST_KIB = 2**53
 
 
 class HostSource:
@@ -112,6 +111,7 @@ class HostSource:
             vcpus=_vcpus(stats),
             job=reading.live.job,
             exclusions=facts.exclusions,
+            configured_bytes=facts.configured_bytes,
             policy=facts.policy,
             policy_faults=facts.policy_faults,
         )
@@ -134,8 +134,8 @@ def _nominal_bytes(reading: DomainReading) -> int:
 
 def _balloon_bytes(reading: DomainReading, nominal_bytes: int) -> int:
     live_kib = reading.live.balloon_kib
-    current_kib = live_kib if live_kib is not None else reading.stats.get("balloon.current")
-    return nominal_bytes if not current_kib else min(current_kib * KIB, nominal_bytes)
+    stats = reading.stats if live_kib is None else {"balloon.current": live_kib}
+    return min(_kib(stats, "balloon.current") or nominal_bytes, nominal_bytes)
 
 
 def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int | None) -> int | None:
@@ -146,7 +146,7 @@ def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int | None) -> int | N
 
 def _kib(stats: Mapping[str, Any], key: str) -> int | None:
     value = stats.get(key)
-    return value * KIB if type(value) is int and 0 <= value <= _LARGEST_KIB else None
+    return value * KIB if type(value) is int and 0 <= value <= LARGEST_KIB else None
 
 
 def _vcpus(stats: Mapping[str, Any]) -> tuple[VcpuTime, ...]:
