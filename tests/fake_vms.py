@@ -41,12 +41,13 @@ class FakeVm:
     rate_bytes_per_s: float = 1e12
     hard_floor_bytes: int = 0
     running: bool = True
+    paused: bool = False
     job: str | None = None
     fault: str = ""
     period_s: int = 0
 
     def step(self, seconds: float) -> None:
-        if self.target_bytes is None:
+        if self.target_bytes is None or self.paused:
             return
         way = int(min(abs(self.target_bytes - self.balloon_bytes), self.rate_bytes_per_s * seconds))
         if self.target_bytes > self.balloon_bytes:
@@ -67,7 +68,7 @@ class FakeDriver:
 
     def look(self, uuid: str) -> Live:
         vm = self._vm(uuid)
-        return Live(vm.balloon_bytes, vm.nominal_bytes, vm.running, vm.job)
+        return Live(vm.balloon_bytes, vm.nominal_bytes, vm.running, vm.job, vm.paused)
 
     def balloon_bytes(self, uuid: str) -> int:
         return self._vm(uuid).balloon_bytes

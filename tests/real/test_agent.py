@@ -149,6 +149,17 @@ def test_a_bad_configuration_on_reload_leaves_the_old_one(agent: AgentProcess) -
     agent.pass_intervals(2)
 
 
+def test_an_agent_told_to_observe_gives_back_what_it_took(agent: AgentProcess, two: list[LabGuest]) -> None:
+    """A reload that only meant to stop changes would leave the VMs small for ever."""
+    eventually("both are packed", lambda: all(packed(guest) for guest in two))
+    agent.config_path.write_text("[agent]\nobserve_only = true\n" + QUICK)
+    agent.process.send_signal(signal.SIGHUP)
+    eventually("it observes", lambda: agent.client.status().observe_only)
+
+    assert agent.stop() == 0
+    assert all(whole(guest) for guest in two), agent.log
+
+
 def test_after_a_crash_the_next_one_goes_on_and_gives_back(agent: AgentProcess, two: list[LabGuest]) -> None:
     """kill -9 is what the host's OOM killer does: nothing that was borrowed may be forgotten."""
     eventually("both are packed", lambda: all(packed(guest) for guest in two))

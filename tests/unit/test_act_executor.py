@@ -72,6 +72,46 @@ def test_a_grow_waits_for_what_pays_for_it():
     assert max(driver.granted_in_all_bytes) <= 300 * MIB
 
 
+def test_a_promise_taken_back_pays_at_once():
+    """A guest in need would wait for memory that nobody has taken."""
+    lowered = SetMemory("a", "a", 100 * MIB, 150 * MIB, 256 * MIB, promised_bytes=200 * MIB)
+
+    outcomes, driver = carry_out(plan(lowered, move("b", 100, 150)), a=vm(100, rate_bytes_per_s=0), b=vm(100))
+
+    assert driver.asked == [("a", 150), ("b", 150)]
+    assert summary(outcomes) == [("done", 100), ("done", 150)]
+
+
+def test_a_promise_is_not_cut_by_a_grow_that_cannot_be_paid():
+    """Asking for more would leave a guest with less than it was promised already."""
+    more = SetMemory("a", "a", 100 * MIB, 250 * MIB, 256 * MIB, promised_bytes=200 * MIB)
+
+    outcomes, driver = carry_out(plan(more, room_mib=-50), a=vm(100))
+
+    assert driver.asked == []
+    assert summary(outcomes) == [("skipped", 100)]
+
+
+def test_only_what_goes_beyond_a_promise_is_paid():
+    """Room would be kept back twice for the same memory."""
+    more = SetMemory("a", "a", 100 * MIB, 250 * MIB, 256 * MIB, promised_bytes=200 * MIB)
+
+    _, driver = carry_out(plan(more, room_mib=50), a=vm(100))
+
+    assert driver.asked == [("a", 250)]
+
+
+def test_a_paused_vm_can_be_promised_memory_and_not_robbed_of_it():
+    """A VM that is paused when the agent stops would wake up small, with nobody there to help."""
+    paused = {"running": False, "paused": True}
+    outcomes, driver = carry_out(
+        plan(move("b", 200, 150), move("a", 100, 200), room_mib=100), a=vm(100, **paused), b=vm(200, **paused)
+    )
+
+    assert driver.asked == [("a", 200)]
+    assert summary(outcomes) == [("skipped", 200), ("partial", 100)]
+
+
 def test_a_grow_that_free_room_pays_for_does_not_wait_for_shrinks():
     """A starving guest would wait for a neighbour's slow balloon although memory is free."""
     clock = FakeClock()

@@ -44,7 +44,7 @@ def test_observing_changes_nothing_and_remembers_no_deed() -> None:
 
     made = turns(loop, 3, host.clock)
 
-    assert host.plans == []
+    assert host.plans == [] and not loop.acted
     assert all(interval.outcomes == () for interval in made)
     assert any(action.kind == "set_memory" for action in made[-1].plan.actions)
     assert all(known.asked_s is None for known in loop.remembered.guests.values())

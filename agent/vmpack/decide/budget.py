@@ -13,8 +13,8 @@ def budget(host: HostSnapshot, settings: HostSettings, unseen_rss_bytes: int = 0
     A guest's untouched memory counts as its balloon, not as free. On a pretended host the machine's own use
     does not count, but the real machine's budget still caps it: pretending never risks the real host.
 
-    What a VM holds beyond its balloon counts as overhead: the balloon's size is the guest's own word, and a
-    host that cannot take the pages back has not got them. `unseen_rss_bytes` belongs to VMs that told nothing.
+    What a VM holds beyond its balloon is overhead too: the balloon's size is the guest's own word, and a
+    host that cannot take the pages back has not got them. `unseen_rss_bytes` is that of silent VMs.
     """
     overhead, vm_rss = 0, unseen_rss_bytes
     for guest in host.guests:

@@ -33,9 +33,9 @@ def plan_release(
 ) -> Plan:
     """Plan to give memory and statistics periods back to these VMs, or to all with None.
 
-    An overcommitted host cannot hold every nominal: what does not fit stays packed, by shares, and the
-    VM's reason is `release_does_not_fit`. With None, a VM that its owner starts smaller than nominal, and that
-    vmpack is not known to have moved, keeps that size. Nothing shrinks, and a shrink under way is stopped.
+    An overcommitted host cannot hold every nominal: what does not fit stays packed, by shares, and the reason
+    is `release_does_not_fit`. With None, a VM that its owner starts smaller than nominal, and that vmpack is
+    not known to have moved, keeps that size. Nothing shrinks, and a shrink under way is stopped.
     """
     places = [
         _place(guest, remembered, snapshot.time_s, settings.memory, uuids)

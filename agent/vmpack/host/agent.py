@@ -173,7 +173,7 @@ class Agent:
     def _give_back(self, loop: Loop, parts: Parts) -> bool:
         """True unless memory should have been given back and could not be."""
         self._notifier.stopping(RELEASE_TIME_S)
-        if self._config.observe_only:
+        if self._config.observe_only and not loop.acted:
             return True
         if not self._config.release_on_stop:
             log.info("memory stays packed, as configured (agent.release_on_stop)")

@@ -111,6 +111,8 @@ class Loop:
         self._quiet_line_every = quiet_line_every
         self._quiet_turns = 0
         self._save_fault = ""
+        self.acted = False
+        """True once anything was carried out: then there is something to give back."""
 
     @property
     def status(self) -> AgentStatus:
@@ -125,6 +127,7 @@ class Loop:
             snapshot = self._source.observe()
             plan = self._decision.plan(snapshot, before, settings)
             allowed = not (observe_only or snapshot.frozen)
+            self.acted = self.acted or (allowed and bool(plan.actions))
             outcomes = self._actuator.carry_out(plan) if allowed else ()
             self.keep(self._decision.remember(plan, outcomes, snapshot.time_s))
             last = self._status.interval
