@@ -87,12 +87,12 @@ step() {
     die 1 "failed: $1" "the whole output is in $kept"
 }
 
-# shellcheck source=install/packages.sh
-. "$root/install/packages.sh"
-# shellcheck source=install/environment.sh
-. "$root/install/environment.sh"
-# shellcheck source=install/host.sh
-. "$root/install/host.sh"
+# shellcheck source=agent/install/packages.sh
+. "$root/agent/install/packages.sh"
+# shellcheck source=agent/install/environment.sh
+. "$root/agent/install/environment.sh"
+# shellcheck source=agent/install/host.sh
+. "$root/agent/install/host.sh"
 
 run() { # COMMAND...: gives this process over to it
     if [ "$dry_run" = yes ]; then

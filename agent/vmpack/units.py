@@ -69,11 +69,6 @@ def format_bytes(amount_bytes: float) -> str:
     raise AssertionError("unreachable")
 
 
-def format_rate(bytes_per_s: float) -> str:
-    """Show a rate: 10 MiB/s."""
-    return f"{format_bytes(bytes_per_s)}/s"
-
-
 def format_ratio(ratio: float) -> str:
     """Show a ratio of 0..1 as whole percent: 0.42 -> 42 %."""
     return f"{round(ratio * 100)} %"

@@ -65,7 +65,7 @@ def debian_machine(tmp_path: Path) -> Machine:
     """An ordinary user on Debian 12 with all packages, in a checkout whose path has a space."""
     checkout = tmp_path / "a checkout"
     checkout.mkdir()
-    shutil.copytree(ROOT / "install", checkout / "install")
+    shutil.copytree(ROOT / "agent/install", checkout / "agent/install")
     shutil.copytree(ROOT / "agent/vmpack/data/systemd", checkout / "agent/vmpack/data/systemd")
     for name in ("install.sh", "setup.cfg", "pyproject.toml", "agent/vmpack/__init__.py"):
         shutil.copy(ROOT / name, checkout / name)
