@@ -95,6 +95,7 @@ def test_tmpfs_waits_where_memory_is_short(guest: LabGuest) -> None:
     control.free()
 
 
+@pytest.mark.long
 def test_a_guest_comes_back_from_a_balloon_below_its_need(boot: Boot) -> None:
     """A policy's mistake must show as OOM kills that can be counted, not as a guest that is gone."""
     (guest,) = boot(GuestSpec("squeezed", stats_period_s=1))
