@@ -17,7 +17,7 @@ from vmpack.cli import status as status_command
 from vmpack.cli.main import main
 from vmpack.cli.top import Watch, plain_lines
 from vmpack.decide.release import plan_release
-from vmpack.errors import UnavailableError
+from vmpack.errors import AccessError, UnavailableError
 from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet, StillPacked
 from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.guest import GuestPolicy, MemoryStats
@@ -346,14 +346,35 @@ def test_freeze_through_the_agent(agent: StandInAgent, capsys: pytest.CaptureFix
     assert agent.asked == [("freeze", True), ("freeze", False)]
 
 
-def test_freeze_works_with_the_agent_dead(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The emergency stop must hold when there is no agent: the next one obeys."""
-    where = ["--socket", str(tmp_path / "none.sock"), "--state-dir", str(tmp_path / "state")]
+def test_a_freeze_that_nobody_confirmed_is_told_as_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside an agent that runs elsewhere, "frozen" would be a lie that its owner finds out too late."""
+    mark = tmp_path / "state" / "frozen"
+    where = ["--socket", str(tmp_path / "none.sock"), "--state-dir", str(mark.parent)]
 
-    assert json.loads(told(["freeze", "--json", *where], capsys)) == {"frozen": True, "agent": False}
-    assert (tmp_path / "state" / "frozen").exists()
-    assert "the next one to start obeys" in told(["freeze", "--off", *where], capsys)
-    assert not (tmp_path / "state" / "frozen").exists()
+    text = told(["freeze", *where], capsys, 3)
+    assert f"marked as frozen: {mark.parent}" in text and "no running agent confirmed it" in text
+    assert mark.exists()
+    record = json.loads(told(["freeze", "--json", *where], capsys, 3))
+    assert record == {"frozen": True, "agent": False, "state_dir": str(mark.parent)}
+    assert f"no longer marked as frozen: {mark.parent}" in told(["freeze", "--off", *where], capsys)
+    assert not mark.exists()
+    assert f"was not marked as frozen: {mark.parent}" in told(["freeze", "--off", *where], capsys, 3)
+
+
+def test_a_freeze_that_the_agent_refuses_leaves_no_mark(
+    agent: StandInAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user without rights would believe that the host's agent stands still."""
+
+    def refuse(on: bool) -> FreezeState:
+        raise AccessError("user 7 may not change anything through this agent", "run as root")
+
+    monkeypatch.setattr(agent, "freeze", refuse)
+
+    assert main(["freeze", "--state-dir", str(tmp_path / "state")]) == 77
+    assert not (tmp_path / "state").exists()
 
 
 def test_top_piped_is_plain_lines(agent: StandInAgent) -> None:

@@ -39,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "files", metavar="FILE", nargs="*", type=Path, help="files to read instead; later ones win"
     )
+    parser.add_argument("--config", metavar="FILE", action="append", default=[], type=Path, help="as FILE")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--explain", action="store_true", help="print every key with its value and meaning")
     form.add_argument("--default", action="store_true", help="print a commented file with every default")
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.default:
         print(default_text(), end="")
         return 0
-    files = tuple(args.files) or default_files()
+    files = (*args.files, *args.config) or default_files()
     if args.json:
         return _print_record(files)
     config = load(files)

@@ -85,7 +85,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield from doctor_checks.software()
     yield doctor_checks.accelerator()
     try:
-        config = load()
+        config = load([args.config] if args.config else None)
         files = ", ".join(map(str, config.files)) or "none: every key has its default"
         yield Finding("configuration", "ok", files)
     except ConfigError as error:

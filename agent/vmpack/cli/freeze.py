@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from vmpack.errors import UnavailableError
 DESCRIPTION = """\
 Stop all changes on this host: VMs keep the memory they have, the agent goes on watching. It holds
 until `vmpack freeze --off`, through restarts of the agent and of the host. Works without an agent:
-it then leaves the mark that the next agent obeys."""
+it then leaves the mark that the next agent of the same state directory obeys, and says so."""
 
 EPILOG = """\
 examples:
@@ -21,9 +22,12 @@ examples:
   vmpack freeze --off    pack again
   vmpack release --all   give everything back, then freeze
 
---json: frozen (true or false), agent (true when a running agent confirmed it).
+--json: frozen (true or false), agent (true when a running agent confirmed it), state_dir (where the
+mark was left or removed without an agent, else null).
 
-exit code: 0 ok, 77 no permission."""
+exit code: 0 ok, 3 no running agent confirmed it, 77 no permission."""
+
+EXIT_UNCONFIRMED = 3
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,20 +44,54 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Freeze or thaw. Raises VmpackError when neither the agent nor the state directory can be reached."""
+    """Freeze or thaw; 3 when that is only a mark for the next agent, or there was no mark to remove.
+
+    Raises AccessError when the agent refuses, VmpackError when the state directory cannot be written.
+    """
     wanted = not args.off
     try:
-        frozen, confirmed = agent_access.client(args).freeze(wanted).frozen, True
-    except UnavailableError:
-        from vmpack.host.state import State
-
-        State(args.state_dir or agent_access.configuration().state_dir).freeze(wanted)
-        frozen, confirmed = wanted, False
+        frozen = agent_access.client(args).freeze(wanted).frozen
+    except UnavailableError as error:
+        return _mark(args, wanted, error)
     if args.json:
-        print(json.dumps({"frozen": frozen, "agent": confirmed}, indent=2))
+        _print_record(frozen, None)
     else:
-        words = (
+        print(
             "frozen: nothing changes until `vmpack freeze --off`" if frozen else "changes are allowed again"
         )
-        print(words if confirmed else f"{words} (no agent answers; the next one to start obeys)")
     return 0
+
+
+def _mark(args: argparse.Namespace, wanted: bool, why: UnavailableError) -> int:
+    """Leave or remove the mark that the next agent obeys, and say that nobody confirmed it."""
+    from vmpack.host.state import State
+
+    directory = Path(os.path.abspath(args.state_dir or agent_access.configuration(args).state_dir))
+    state = State(directory)
+    there_before = state.frozen()
+    state.freeze(wanted)
+    if args.json:
+        _print_record(wanted, directory)
+    else:
+        print(
+            "\n".join(
+                (*_words(directory, wanted, there_before), f"no running agent confirmed it: {why.message}")
+            )
+        )
+    return 0 if there_before and not wanted else EXIT_UNCONFIRMED
+
+
+def _words(directory: Path, wanted: bool, there_before: bool) -> tuple[str, ...]:
+    if wanted:
+        return (
+            f"marked as frozen: {directory}; the next agent with this state directory obeys",
+            "an agent that runs elsewhere is NOT frozen: name its --config, --run-dir or --socket",
+        )
+    if there_before:
+        return (f"no longer marked as frozen: {directory}",)
+    return (f"was not marked as frozen: {directory}",)
+
+
+def _print_record(frozen: bool, marked: Path | None) -> None:
+    where = None if marked is None else str(marked)
+    print(json.dumps({"frozen": frozen, "agent": marked is None, "state_dir": where}, indent=2))

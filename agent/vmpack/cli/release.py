@@ -132,7 +132,7 @@ def _look(args: argparse.Namespace) -> Plan:
     if interval is None:
         raise UnavailableError("no interval went through yet", "try again in a moment")
     uuids = None if args.vm is None else frozenset({find_vm(interval.snapshot, args.vm).uuid})
-    settings = agent_access.configuration().settings
+    settings = agent_access.configuration(args).settings
     return plan_release(interval.snapshot, interval.plan.remembered, settings, uuids)
 
 
@@ -141,4 +141,4 @@ def _configuration(args: argparse.Namespace) -> Config:
 
     state_dir = None if args.state_dir is None else str(args.state_dir.absolute())
     changes = {"agent.connect_uri": agent_access.connect_uri(args.connect), "agent.state_dir": state_dir}
-    return override(agent_access.configuration(), changes)
+    return override(agent_access.configuration(args), changes)
