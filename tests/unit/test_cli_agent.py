@@ -1,6 +1,7 @@
 """The command lines of `vmpack agent` and `memory_coordinator`: what they start, and how they refuse."""
 
 import logging
+import os
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ class Started:
         self.reload: Callable[[], Config] | None = None
         self.options: dict[str, Any] = {}
 
-    def __call__(self, config: Config, reload: Callable[[], Config], **options: Any) -> int:
+    def __call__(self, config: Config, reload: Callable[[], Config] | None, **options: Any) -> int:
         self.config, self.reload, self.options = config, reload, options
         return 0
 
@@ -82,6 +83,7 @@ def test_memory_coordinator_is_the_agent_with_an_interval(started: Started, tmp_
     assert started.config.settings.memory.interval_s == 12
     assert started.config.connect_uri == "qemu:///system"
     assert started.options["quiet_line_every"]
+    assert started.reload is None
 
 
 @pytest.mark.parametrize("interval", ["fast", "0", "-1", "9999"])
@@ -122,19 +124,21 @@ def test_help_teaches_with_examples(words: list[str] | None, capsys: pytest.Capt
     assert "examples:" in said and "--observe" in said and "gives all" in said
 
 
-def test_the_journal_gets_levels_and_people_get_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_gets_levels_and_people_get_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """journalctl -p warning must find what stays packed; a terminal needs no syslog numbers."""
     logger = logging.getLogger("vmpack.test")
     kept = logging.getLogger("vmpack").handlers[:]
     try:
-        monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
-        journal = StringIO()
-        agent.log_to(journal, logging.INFO)
-        logger.info("one\ntwo")
-        logger.warning("three")
-        logger.error("four")
-        logger.debug("not shown")
-        monkeypatch.delenv("JOURNAL_STREAM")
+        with (tmp_path / "journal").open("w") as journal:
+            found = os.fstat(journal.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+            agent.log_to(journal, logging.INFO)
+            logger.info("one\ntwo")
+            logger.warning("three")
+            logger.error("four")
+            logger.debug("not shown")
         terminal = StringIO()
         agent.log_to(terminal, logging.INFO)
         logger.info("five")
@@ -142,5 +146,5 @@ def test_the_journal_gets_levels_and_people_get_the_time(monkeypatch: pytest.Mon
         logging.getLogger("vmpack").handlers[:] = kept
         logging.getLogger("vmpack").propagate = True
 
-    assert journal.getvalue() == "<6>one\n<6>two\n<4>three\n<3>four\n"
+    assert (tmp_path / "journal").read_text() == "<6>one\n<6>two\n<4>three\n<3>four\n"
     assert terminal.getvalue().endswith(" five\n") and not terminal.getvalue().startswith("<")

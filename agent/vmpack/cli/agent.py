@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -20,8 +21,9 @@ LAB_ADDRESS = "lab"
 DESCRIPTION = """\
 Keep this host: look at it every few seconds, borrow the memory that its VMs do not use, give it back
 the moment they need it, and answer `vmpack status`, `top`, `explain` and the rest on a local socket.
-Runs in the foreground; stopping it (Ctrl-C, SIGTERM) gives all memory back. SIGHUP reads the
-configuration again; a bad one is refused and the old one stays."""
+Runs in the foreground; stopping it (Ctrl-C, SIGTERM, the end of its terminal or of the pipe that it
+logs to) gives all memory back. SIGHUP reads the configuration again; a bad one is refused and the old
+one stays."""
 
 EPILOG = """\
 examples:
@@ -56,13 +58,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until stopped. Raises VmpackError when the agent cannot start."""
     log_to(sys.stderr, logging.DEBUG if args.verbose else logging.INFO)
-    return start(args, args.interval, once=args.once, quiet_line_every=None)
+    return start(args, args.interval, once=args.once)
 
 
 def start(
-    args: argparse.Namespace, interval: str | None, *, once: bool, quiet_line_every: int | None
+    args: argparse.Namespace,
+    interval: str | None,
+    *,
+    once: bool = False,
+    quiet_line_every: int | None = None,
+    reloads: bool = True,
 ) -> int:
-    """Run the agent with these options over the configuration files."""
+    """Run the agent with these options over the configuration files; `reloads` at SIGHUP, else it stops."""
     from vmpack.errors import UsageError
     from vmpack.host.agent import run_agent
 
@@ -81,19 +88,56 @@ def start(
     def load() -> Config:
         return _configuration(args.config, changes)
 
-    return run_agent(load(), load, once=once, quiet_line_every=quiet_line_every)
+    again = load if reloads else None
+    return run_agent(load(), again, once=once, quiet_line_every=quiet_line_every)
 
 
 def log_to(stream: TextIO, level: int) -> None:
-    """Log to this stream: with the time for people, with syslog's levels under the service manager."""
-    under_systemd = "JOURNAL_STREAM" in os.environ
-    handler = logging.StreamHandler(stream)
-    plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-    handler.setFormatter(_JournalFormatter() if under_systemd else plain)
+    """Log to this stream: with the time for people, with syslog's levels to the service manager's journal.
+
+    A terminal or pipe that is gone ends the agent; a journal that is gone does not.
+    """
+    handler: logging.Handler
+    if _is_journal(stream):
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(_JournalFormatter())
+    else:
+        handler = _WatchedStream(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("vmpack")
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(level)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """sd_journal(3): JOURNAL_STREAM is inherited, so it counts only where it names this very stream."""
+    named = os.environ.get("JOURNAL_STREAM")
+    if not named:
+        return False
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return named == f"{found.st_dev}:{found.st_ino}"
+
+
+class _WatchedStream(logging.StreamHandler[TextIO]):
+    """Stops the agent when nobody can read what it says any more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """See logging.Handler; called where an exception is being handled."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError) or error.errno not in (errno.EPIPE, errno.EIO):
+            super().handleError(record)
+            return
+        from vmpack.host.agent import OUTPUT_GONE
+
+        # What the stream still holds, and all that follows, must not fail again at the end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+        os.kill(os.getpid(), OUTPUT_GONE)
 
 
 class _JournalFormatter(logging.Formatter):

@@ -14,8 +14,9 @@ QUIET_LINE_EVERY = 12
 
 DESCRIPTION = """\
 Every INTERVAL seconds, borrow the memory that the VMs of this host do not use, and give it back the
-moment they need it. One line per change, and one now and then when all is quiet. Ctrl-C gives all
-memory back and ends. `vmpack top` and `vmpack status` in another terminal show more."""
+moment they need it. One line per change, and one now and then when all is quiet. Ctrl-C, or the end
+of its terminal or pipe, gives all memory back and ends. `vmpack top` and `vmpack status` in another
+terminal show more."""
 
 EPILOG = """\
 examples:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     log_to(sys.stdout, logging.DEBUG if args.verbose else logging.INFO)
-    return guarded(lambda: start(args, args.interval, once=False, quiet_line_every=QUIET_LINE_EVERY))
+    return guarded(lambda: start(args, args.interval, quiet_line_every=QUIET_LINE_EVERY, reloads=False))
 
 
 if __name__ == "__main__":

@@ -34,20 +34,29 @@ log = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 130
 RELEASE_TIME_S = 120.0
 TEXTFILE_NAME = "vmpack.prom"
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+OUTPUT_GONE = signal.SIGPIPE
+"""Sent by the program to itself when nobody can read its log any more."""
+_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, OUTPUT_GONE})
 
 
 def run_agent(
-    config: Config, reload: Callable[[], Config], *, once: bool = False, quiet_line_every: int | None = None
+    config: Config,
+    reload: Callable[[], Config] | None,
+    *,
+    once: bool = False,
+    quiet_line_every: int | None = None,
 ) -> int:
-    """Keep one host until SIGTERM or SIGINT; `once` ends after one interval. Returns the exit code.
+    """Keep one host until SIGTERM, SIGINT or OUTPUT_GONE; `once` ends after one interval.
 
-    `reload` reads the configuration again for SIGHUP. Raises VmpackError when the agent cannot start.
+    `reload` reads the configuration again for SIGHUP; with None SIGHUP stops too, except under nohup.
+    Returns the exit code. Raises VmpackError when the agent cannot start.
     """
+    under_nohup = reload is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signals = _SIGNALS - ({signal.SIGHUP} if under_nohup else set())
     # Before any thread starts: only the thread that waits for signals gets them.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        return Agent(config, reload, quiet_line_every).run(once)
+        return Agent(config, reload, quiet_line_every, signals).run(once)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -55,9 +64,16 @@ def run_agent(
 class Agent:
     """One running agent."""
 
-    def __init__(self, config: Config, reload: Callable[[], Config], quiet_line_every: int | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reload: Callable[[], Config] | None,
+        quiet_line_every: int | None,
+        signals: frozenset[signal.Signals],
+    ) -> None:
         self._config = config
         self._reload = reload
+        self._signals = signals
         self._clock = SystemClock()
         self._notifier = Notifier()
         self._stopped_by: signal.Signals | None = None
@@ -142,20 +158,20 @@ class Agent:
 
     def _watch_signals(self, loop: Loop) -> None:
         while True:
-            number = signal.Signals(signal.sigwait(_SIGNALS))
-            if number is signal.SIGHUP:
-                self._take_new_configuration(loop)
+            number = signal.Signals(signal.sigwait(self._signals))
+            if number is signal.SIGHUP and self._reload is not None:
+                self._take_new_configuration(loop, self._reload)
             elif self._stopped_by is None:
                 self._stopped_by = number
                 self._clock.stop()
-            else:
+            elif number in (signal.SIGTERM, signal.SIGINT):
                 log.warning("stopped at once: memory stays packed until `vmpack release --all`")
                 os._exit(128 + number)
 
-    def _take_new_configuration(self, loop: Loop) -> None:
+    def _take_new_configuration(self, loop: Loop, reload: Callable[[], Config]) -> None:
         self._notifier.reloading()
         try:
-            new = self._reload()
+            new = reload()
         except ConfigMistakes as error:
             for mistake in error.mistakes:
                 log.error("%s", mistake)
