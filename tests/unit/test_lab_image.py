@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from vmpack.errors import UnavailableError
-from vmpack.lab import packages
-from vmpack.lab.image import _module_bytes, _module_name, image_cache
+from vmpack.errors import AccessError, UnavailableError
+from vmpack.lab import image, packages
+from vmpack.lab.image import _module_bytes, _module_name, build_image, image_cache
 from vmpack.lab.initramfs import Initramfs
-from vmpack.lab.packages import find_packages, find_tool, run_tool
+from vmpack.lab.packages import HostFiles, find_packages, find_tool, run_tool
 
 
 def test_equal_contents_make_equal_archives() -> None:
@@ -110,11 +110,44 @@ def test_derived_distributions_use_their_parents_kernel(monkeypatch: pytest.Monk
         assert packages._family() == family
 
 
-def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Home folders may be small or read-only."""
-    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("VMPACK_CACHE_DIR", raising=False)
-    assert image_cache() == Path("/big/vmpack/lab")
+    assert image_cache() == tmp_path / "vmpack/lab"
 
     monkeypatch.setenv("VMPACK_CACHE_DIR", "/bigger")
     assert image_cache() == Path("/bigger")
+
+
+def test_a_home_that_cannot_be_written_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service user's home may be somebody else's: the lab would end in a traceback."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("VMPACK_CACHE_DIR", "")
+    monkeypatch.setattr(image, "base_folder", lambda: tmp_path / "labs")
+
+    assert image_cache() == image_cache() == tmp_path / "labs/.images"
+    assert (tmp_path / "labs/.images").stat().st_mode & 0o777 == 0o700
+    (said,) = caplog.messages
+    assert str(tmp_path / "file") in said
+    assert "VMPACK_CACHE_DIR" in said
+
+
+def test_a_cache_that_may_not_be_entered_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A VMPACK_CACHE_DIR below a closed folder would end in a traceback."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(image, "find_packages", lambda: HostFiles("key", None))  # type: ignore[arg-type]
+    monkeypatch.setattr(Path, "is_dir", refuse)
+
+    with pytest.raises(AccessError) as caught:
+        build_image(tmp_path)
+
+    assert "VMPACK_CACHE_DIR" in caught.value.hint

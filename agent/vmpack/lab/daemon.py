@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from vmpack.errors import AlreadyRunningError, HypervisorError, UnavailableError
 from vmpack.lab import namespace
-from vmpack.lab.embed import QEMU_CONF, QEMU_CONF_AS_ROOT
+from vmpack.lab.embed import QEMU_CONF, QEMU_CONF_AS_ROOT, home_environment
 from vmpack.lab.reaper import Reaper
 from vmpack.lab.state import StateFolder
 
@@ -192,14 +192,7 @@ def _configure(state: StateFolder, daemon: str) -> dict[str, str]:
         key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "LIBVIRT_", "DBUS_"))
     }
     if not as_root:
-        (state.root / "run").mkdir(mode=0o700, exist_ok=True)
-        environment |= {
-            "HOME": str(state.root),
-            "XDG_CONFIG_HOME": str(state.etc),
-            "XDG_CACHE_HOME": str(state.root / "cache"),
-            "XDG_DATA_HOME": str(state.root / "lib"),
-            "XDG_RUNTIME_DIR": str(state.root / "run"),
-        }
+        environment |= home_environment(state)
     return environment
 
 

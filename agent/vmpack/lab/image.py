@@ -5,6 +5,7 @@ place and renamed into it, so builders at the same time and a build cut short do
 """
 
 import gzip
+import logging
 import lzma
 import os
 import shutil
@@ -18,6 +19,9 @@ from pathlib import Path
 from vmpack.errors import AccessError, UnavailableError
 from vmpack.lab.initramfs import Initramfs
 from vmpack.lab.packages import DebianPackages, GuestFiles, HostFiles, find_packages, find_tool, run_tool
+from vmpack.lab.state import base_folder, make_own
+
+log = logging.getLogger(__name__)
 
 _LAYOUT = 1  # raise it when _initramfs places things differently
 _MODULES = (
@@ -47,11 +51,38 @@ class GuestImage:
 
 
 def image_cache() -> Path:
-    """The folder that keeps images: VMPACK_CACHE_DIR, or vmpack/lab in the user's cache folder."""
+    """The folder that keeps images: VMPACK_CACHE_DIR, or vmpack/lab in the user's cache folder.
+
+    Where that one cannot be written, from now on and with a warning, a folder beside those of the labs.
+    Raises AccessError where that cannot be made either.
+    """
     own = os.environ.get("VMPACK_CACHE_DIR")
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmpack" / "lab"
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vmpack" / "lab"
+    try:
+        usual.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=usual).close()
+    except OSError as error:
+        base = base_folder()
+        cache = base / ".images"  # no lab can have this name
+        make_own(base)
+        make_own(cache)
+        log.warning(
+            "the image cache %s cannot be written (%s): using %s; set VMPACK_CACHE_DIR to choose another",
+            usual, error.strerror, cache,
+        )  # fmt: skip
+        os.environ["VMPACK_CACHE_DIR"] = str(cache)
+        return cache
+    return usual
+
+
+def is_built() -> bool:
+    """True when `build_image` would only look the image up. Raises UnavailableError, AccessError."""
+    try:
+        return (image_cache() / _name(find_packages())).is_dir()
+    except PermissionError:
+        return False
 
 
 def build_image(cache: Path | None = None) -> GuestImage:
@@ -62,19 +93,23 @@ def build_image(cache: Path | None = None) -> GuestImage:
     """
     cache = cache or image_cache()
     source = find_packages()
-    key = sha256((source.key + _recipe()).encode()).hexdigest()[:16]
-    place = cache / f"image-{key}"
-    if not place.is_dir():
-        try:
+    name = _name(source)
+    place = cache / name
+    try:
+        if not place.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="making-", dir=cache) as folder:
                 _make(source, Path(folder), place)
-        except PermissionError as error:
-            raise AccessError(
-                f"the image cache is not writable: {error.filename}",
-                "set VMPACK_CACHE_DIR to a folder of yours",
-            ) from error
-    return GuestImage(place / "vmlinuz", place / "initramfs", key)
+    except PermissionError as error:
+        raise AccessError(
+            f"the image cache is not writable: {error.filename}",
+            "set VMPACK_CACHE_DIR to a folder of yours",
+        ) from error
+    return GuestImage(place / "vmlinuz", place / "initramfs", name.removeprefix("image-"))
+
+
+def _name(source: DebianPackages | HostFiles) -> str:
+    return f"image-{sha256((source.key + _recipe()).encode()).hexdigest()[:16]}"
 
 
 def _make(source: DebianPackages | HostFiles, folder: Path, place: Path) -> None:

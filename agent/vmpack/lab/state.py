@@ -74,8 +74,8 @@ class StateFolder:
 
     def prepare(self) -> None:
         """Make the folder and those inside, for the owner only. Raises AccessError when it is not ours."""
-        _make_own(self.root.parent)
-        _make_own(self.root)
+        make_own(self.root.parent)
+        make_own(self.root)
         for name in ("etc", "con", "ctl", "ga"):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
@@ -106,14 +106,14 @@ def named_state(name: str) -> StateFolder:
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name for a lab", "use up to 12 letters, digits, - and _")
     base = base_folder()
-    _make_own(base)
+    make_own(base)
     return StateFolder(base / name)
 
 
 def temporary_state() -> StateFolder:
     """A new folder for a lab that ends with its program. Raises AccessError."""
     base = base_folder()
-    _make_own(base)
+    make_own(base)
     _sweep(base)
     state = StateFolder(Path(tempfile.mkdtemp(prefix="t-", dir=base)))
     state.prepare()
@@ -132,8 +132,11 @@ def _sweep(base: Path) -> None:
             state.remove()
 
 
-def _make_own(folder: Path) -> None:
-    """Make a folder for us alone, or make sure that an existing one is: /tmp is open to everybody."""
+def make_own(folder: Path) -> None:
+    """Make a folder for us alone, or make sure that an existing one is: /tmp is open to everybody.
+
+    Raises AccessError.
+    """
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
