@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmpack.config_keys import Key, Value, keys
-from vmpack.errors import ConfigError, UsageError
+from vmpack.config_keys import Key, Value, home_directory, keys
+from vmpack.errors import AccessError, ConfigError, UsageError
 from vmpack.model.settings import HostSettings, MemorySettings, OfferSettings, Settings
 
 _EXPLAIN_HINT = "`vmpack check-config --explain` shows every key with unit, range and default"
@@ -57,21 +57,38 @@ class ConfigMistakes(ConfigError):
 def default_files() -> tuple[Path, ...]:
     """The files read when none is named: vmpack.toml, then conf.d/*.toml sorted by name; those that exist.
 
-    In /etc/vmpack for root, in the user's configuration directory otherwise.
+    In /etc/vmpack for root, in the user's configuration directory otherwise; none for a user without a home.
+    Raises AccessError when this user may not look there.
     """
+    base = _default_directory()
+    if base is None:
+        return ()
+    main, more = base / "vmpack.toml", base / "conf.d"
+    try:
+        added = sorted(path for path in more.iterdir() if path.match("*.toml")) if more.is_dir() else []
+        return (*((main,) if main.exists() else ()), *added)
+    except OSError as error:
+        raise AccessError(
+            f"cannot look for the configuration in {base}: {error.strerror}",
+            "set HOME to this user's own directory, or name a file with --config",
+        ) from error
+
+
+def _default_directory() -> Path | None:
     if os.geteuid() == 0:
-        base = Path("/etc/vmpack")
-    else:
-        configured = os.environ.get("XDG_CONFIG_HOME", "")
-        base = (Path(configured) if configured.startswith("/") else Path.home() / ".config") / "vmpack"
-    main = base / "vmpack.toml"
-    return (*((main,) if main.exists() else ()), *sorted((base / "conf.d").glob("*.toml")))
+        return Path("/etc/vmpack")
+    configured = os.environ.get("XDG_CONFIG_HOME", "")
+    if configured.startswith("/"):
+        return Path(configured) / "vmpack"
+    home = home_directory()
+    return home / ".config" / "vmpack" if home else None
 
 
 def load(files: Iterable[Path] | None = None) -> Config:
     """Read the configuration from these files (None: the default ones); later files win.
 
-    Raises ConfigMistakes with one line per mistake: file, key, what was found, what was expected.
+    Raises ConfigMistakes with one line per mistake: file, key, what was found, what was expected; and
+    AccessError when the default ones cannot be looked for.
     """
     chosen = default_files() if files is None else tuple(files)
     values: dict[str, Value] = {}

@@ -166,11 +166,25 @@ def default_run_dir() -> Path:
 
 
 def default_state_dir() -> Path:
-    """Where journal and state are: /var/lib/vmpack for root, the user's state directory otherwise."""
+    """Where journal and state are: /var/lib/vmpack for root, the user's state directory otherwise.
+
+    In the run directory for a user without a home.
+    """
     if os.geteuid() == 0:
         return Path("/var/lib/vmpack")
     state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "vmpack"
+    if state.startswith("/"):
+        return Path(state) / "vmpack"
+    home = home_directory()
+    return home / ".local" / "state" / "vmpack" if home else default_run_dir() / "state"
+
+
+def home_directory() -> Path | None:
+    """This user's home; None when neither HOME nor the user database names one."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 TIB = 1024 * GIB

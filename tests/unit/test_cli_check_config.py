@@ -36,3 +36,13 @@ def test_check_config_accepts_its_own_default(tmp_path: Path, capsys: pytest.Cap
     assert "no mistakes" in told(["check-config", str(file)], capsys)
     assert "memory.interval_s" in told(["check-config", "--explain", str(file)], capsys)
     assert json.loads(told(["check-config", "--json", str(file)], capsys))["keys"]
+
+
+def test_check_config_takes_the_file_as_the_other_commands_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who checks an agent's `--config FILE` must not be told about another file."""
+    file = tmp_path / "vmpack.toml"
+    file.write_text("[memory]\ninterval_s = 9\n")
+
+    assert told(["check-config", "--config", str(file)], capsys) == f"no mistakes in {file}\n"

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmpack.errors import ConfigError
+from vmpack.errors import AccessError, ConfigError
 
 if TYPE_CHECKING:
     from vmpack.config import Config
@@ -39,7 +39,7 @@ def run_dir(args: argparse.Namespace) -> Path:
 
 
 def configuration(args: argparse.Namespace) -> Config:
-    """The agent's configuration; the defaults where this host's has mistakes (check-config's to tell).
+    """The agent's configuration; the defaults where this host's cannot be used (check-config's to tell).
 
     Raises ConfigError for mistakes in a file that --config names.
     """
@@ -49,7 +49,7 @@ def configuration(args: argparse.Namespace) -> Config:
         return load([args.config])
     try:
         return load()
-    except ConfigError:
+    except (AccessError, ConfigError):
         return load(())
 
 

@@ -14,7 +14,7 @@ from vmpack.cli import agent_access, doctor_checks
 from vmpack.cli.doctor_checks import Finding
 from vmpack.cli.safe_text import shown
 from vmpack.cli.status import is_stale
-from vmpack.errors import ConfigError, UnavailableError, VmpackError
+from vmpack.errors import AccessError, ConfigError, UnavailableError, VmpackError
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Remembered
 
@@ -88,7 +88,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         config = load([args.config] if args.config else None)
         files = ", ".join(map(str, config.files)) or "none: every key has its default"
         yield Finding("configuration", "ok", files)
-    except ConfigError as error:
+    except (AccessError, ConfigError) as error:
         config = load(())
         yield doctor_checks.failed("configuration", error)
     yield doctor_checks.directory("run directory", agent_access.run_dir(args))

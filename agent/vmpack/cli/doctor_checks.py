@@ -124,9 +124,9 @@ def agent(status: AgentStatus, stale: bool) -> Iterator[Finding]:
 def directory(subject: str, path: Path) -> Finding:
     """Can an agent of this user write here; the folder may be missing while its parent lets it be made."""
     existing = path
-    while not existing.exists() and existing != existing.parent:
+    while not os.path.exists(existing) and existing != existing.parent:
         existing = existing.parent
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+    if os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK):
         missing = "" if existing == path else " (made at the agent's start)"
         return Finding(subject, "ok", f"{path}{missing}")
     todo = "run as root or as the agent's user, or name another one"

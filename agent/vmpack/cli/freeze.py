@@ -65,10 +65,14 @@ def run(args: argparse.Namespace) -> int:
 def _mark(args: argparse.Namespace, wanted: bool, why: UnavailableError) -> int:
     """Leave or remove the mark that the next agent obeys, and say that nobody confirmed it."""
     from vmpack.host.state import State
+    from vmpack.publish.atomic import disk_error
 
     directory = Path(os.path.abspath(args.state_dir or agent_access.configuration(args).state_dir))
     state = State(directory)
-    there_before = state.frozen()
+    try:
+        there_before = state.frozen()
+    except OSError as error:
+        raise disk_error("look into", directory, error) from error
     state.freeze(wanted)
     if args.json:
         _print_record(wanted, directory)
