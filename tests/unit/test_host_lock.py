@@ -2,8 +2,11 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,75 @@ def test_a_file_that_was_taken_away_meanwhile_is_not_the_lock(
     monkeypatch.setattr(fcntl, "flock", flock)
     with HostLock("qemu/system/1234", tmp_path), pytest.raises(AlreadyRunningError):
         HostLock("qemu/system/1234", tmp_path).take()
+
+
+AS_NOBODY = """
+import fcntl, os, sys
+from pathlib import Path
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+from vmpack.errors import AlreadyRunningError
+from vmpack.host import lock
+try:
+    fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("locked")
+except PermissionError:
+    print("no right")
+lock.ROOT_DIRECTORY, lock.default_run_dir = Path(sys.argv[2]), lambda: Path(sys.argv[3])
+try:
+    lock.HostLock("this").take()
+    print("taken")
+except AlreadyRunningError as error:
+    print(error.message)
+"""
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that every user can reach, with a run directory for root and one for nobody."""
+    with tempfile.TemporaryDirectory(prefix="vmpack-test-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "nobody").mkdir()
+        if os.geteuid() == 0:
+            os.chown(folder / "nobody", 65534, 65534)
+        monkeypatch.setattr("vmpack.host.lock.default_run_dir", lambda: folder / "root")
+        yield folder
+
+
+def as_nobody(*arguments: Path) -> list[str]:
+    """What AS_NOBODY prints."""
+    argv = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_no_other_user_can_keep_root_out(shared: Path) -> None:
+    """Any local user could end all packing on the host, and tell root to kill a process of his choice."""
+    with HostLock("this"):
+        (file,) = (shared / "root" / "locks").iterdir()
+        refused = f"an agent already works on this libvirt: process {os.getpid()} holds {file}"
+        assert as_nobody(file, shared / "root", shared / "nobody") == ["no right", refused]
+    file.write_text("")  # left by a dead agent
+    file.chmod(0o600)
+
+    assert as_nobody(file, shared / "root", shared / "nobody") == ["no right", "taken"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_root_obeys_no_lock_of_another_user(shared: Path) -> None:
+    """In /tmp anybody can leave a file by the right name, hold it, and write any pid in it."""
+    name = HostLock("this")._own.name
+    forged = Path(tempfile.mkdtemp(prefix="vmpack-", dir="/tmp"))
+    try:
+        with (forged / name).open("w") as file:
+            file.write("1\n")
+            file.flush()
+            os.chown(forged / name, 65534, 65534)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with HostLock("this"):
+                pass
+    finally:
+        shutil.rmtree(forged)
 
 
 def test_one_state_directory_is_for_one_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from vmpack.errors import AccessError
 from vmpack.publish.atomic import disk_error, make_directory
 
 
-def own_directory(path: Path) -> None:
-    """Create the directory where it is missing. Raises VmpackError when somebody else could write in it."""
-    make_directory(path, 0o755)
+def own_directory(path: Path, mode: int = 0o755) -> None:
+    """Create it with `mode` where it is missing. Raises VmpackError when somebody else could write in it."""
+    make_directory(path, mode)
     try:
         found = path.lstat()
     except OSError as error:

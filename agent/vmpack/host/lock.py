@@ -2,7 +2,9 @@
 
 Taken by the agent for as long as it runs, and by a release without an agent. The lock's file is named after
 the libvirt's identity in a fixed directory of the user, so neither another --run-dir nor another spelling
-of the URI gets around it; it ends with the process, however that ends.
+of the URI gets around it; it ends with the process, however that ends. Nobody but the owner can open the
+file: flock needs no more than that, so who could open it could keep the agent out. Users obey root's lock;
+root obeys nobody's.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +24,8 @@ from vmpack.host.directory import own_directory
 from vmpack.publish.atomic import disk_error
 
 ROOT_DIRECTORY = Path("/run/vmpack")
+FOLDER = "locks"
+"""Below the run directory, which all may read: here others may only ask whether a file is there."""
 
 
 class HostLock:
@@ -30,8 +35,9 @@ class HostLock:
         """`thing` names it exactly, `what` is for people; `directory` is for tests."""
         name = f"agent-{hashlib.sha256(thing.encode()).hexdigest()[:16]}.lock"
         self._what = what
-        self._own = (directory or default_run_dir()) / name
-        self._others = () if directory else tuple(_of_others(name, self._own))
+        self._run_dir = directory or default_run_dir()
+        self._own = (directory or self._run_dir / FOLDER) / name
+        self._of_root = ROOT_DIRECTORY / FOLDER / name
         self._handle: int | None = None
 
     def __enter__(self) -> HostLock:
@@ -45,10 +51,10 @@ class HostLock:
 
     def take(self) -> None:
         """Take the lock. Raises AlreadyRunningError that names the holder's pid, and VmpackError."""
-        for path in self._others:
-            if _is_held(path):
-                raise self._taken(path)
-        own_directory(self._own.parent)
+        if os.geteuid() != 0 and (holder := _holder(self._of_root)) is not None:
+            raise self._taken(self._of_root, holder)
+        own_directory(self._run_dir)
+        own_directory(self._own.parent, 0o711)
         handle = self._locked()
         while not _is_at(self._own, handle):
             os.close(handle)
@@ -67,25 +73,27 @@ class HostLock:
 
     def _locked(self) -> int:
         try:
-            handle = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            handle = os.open(self._own, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise disk_error("open", self._own, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise self._taken(self._own) from error
+            raise self._taken(self._own, self._written_pid()) from error
         return handle
 
-    def _taken(self, path: Path) -> AlreadyRunningError:
+    def _written_pid(self) -> str:
         try:
-            text = path.read_text(encoding="ascii", errors="replace")[:20].strip()
+            return self._own.read_text(encoding="ascii", errors="replace")[:20].strip()
         except OSError:
-            text = ""
-        holder = f"process {text}" if text.isdigit() else "another process"
+            return ""
+
+    def _taken(self, path: Path, pid: str) -> AlreadyRunningError:
+        holder = f"process {pid}" if pid.isdigit() else "another process"
         return AlreadyRunningError(
             f"an agent already works on {self._what}: {holder} holds {path}",
-            f"use that one (`vmpack status`), or stop it first{f': kill {text}' if text.isdigit() else ''}",
+            f"use that one (`vmpack status`), or stop it first{f': kill {pid}' if pid.isdigit() else ''}",
         )
 
 
@@ -100,14 +108,6 @@ def host_locks(identity: str, state_dir: Path) -> Iterator[None]:
         yield
 
 
-def _of_others(name: str, own: Path) -> Iterator[Path]:
-    """Where agents of other users that can reach the same libvirt keep their lock."""
-    candidates = [ROOT_DIRECTORY / name]
-    if os.geteuid() == 0:
-        candidates += [*Path("/run/user").glob(f"*/vmpack/{name}"), *Path("/tmp").glob(f"vmpack-*/{name}")]
-    return (path for path in candidates if path != own)
-
-
 def _is_at(path: Path, handle: int) -> bool:
     """False when the last holder took the file away after we had opened it."""
     try:
@@ -116,15 +116,13 @@ def _is_at(path: Path, handle: int) -> bool:
         return False
 
 
-def _is_held(path: Path) -> bool:
+def _holder(path: Path) -> str | None:
+    """The pid that holds a lock whose file we may not open, as the kernel tells it; None when nobody does."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = path.lstat()
+        held = Path("/proc/locks").read_text(encoding="ascii")
     except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+        return None
+    here = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    found = re.search(rf"FLOCK +\S+ +WRITE +(\d+) +{here} ", held)
+    return found[1] if found else None
