@@ -9,7 +9,7 @@ import pytest
 
 from vmpack.errors import UsageError
 from vmpack.lab.accelerator import Accelerator
-from vmpack.lab.domain_xml import domain_xml
+from vmpack.lab.domain_xml import domain_xml, read_spec
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.image import GuestImage
 from vmpack.lab.state import StateFolder
@@ -51,6 +51,16 @@ def test_what_is_asked_for_is_there() -> None:
     assert balloon.find("stats[@period='5']") is not None
     assert domain.findtext("memory") == str(256 * MIB // KIB)
     assert domain.findtext("vcpu") == "3"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [GuestSpec("g"), GuestSpec("<g>", 256 * MIB, vcpus=3, autodeflate=True, free_page_reporting=False)],
+)
+def test_what_was_asked_for_can_be_read_again(spec: GuestSpec) -> None:
+    """`lab up` with other options would not notice that guests keep what they were started with."""
+    text = domain_xml(spec, _IMAGE, Accelerator("tcg", ""), Path("/usr/bin/qemu"), _STATE)
+    assert read_spec(text) == spec
 
 
 def test_what_is_not_asked_for_is_not_there() -> None:

@@ -9,13 +9,19 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vmpack.cli.agent_access import LAB_ADDRESS
 from vmpack.cli.amounts import memory_bytes
+from vmpack.cli.main import EXIT_INTERRUPTED
 from vmpack.cli.safe_text import shown
 from vmpack.errors import UsageError
-from vmpack.units import MIB, format_bytes, format_seconds, parse_rate
+from vmpack.units import format_bytes, format_seconds, parse_rate
 
 if TYPE_CHECKING:
+    from vmpack.lab.guest_spec import GuestSpec
     from vmpack.lab.lab import Lab, LabGuest
+
+DEFAULT_NAME = "default"
+EXIT_WARNED = 3
 
 _DESCRIPTION = """\
 Tiny real guests (QEMU, with or without KVM) under a private libvirt, to see and test packing without
@@ -27,11 +33,13 @@ examples:
   vmpack lab load g1 --memory 60MiB --rate 10MiB/s
   vmpack lab load g1 --free
   vmpack lab exec g1 cat /proc/meminfo
-  memory_coordinator 2 --connect "$(vmpack lab uri)"
+  memory_coordinator 2 --connect lab
   vmpack lab down                                ends all of it
 """
 _UP = """\
-Start the lab, or add the guests it lacks. They are called g1, g2, ... and run until `vmpack lab down`.
+Start the lab, or add the guests it lacks, and wait until all have booted. They are called g1, g2, ... and
+run until `vmpack lab down`. Guests that run already keep what they were started with (exit code 3 when the
+options ask for something else). After Ctrl-C what was started stays.
 
 examples:
   vmpack lab up
@@ -64,17 +72,20 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(title="verbs", dest="verb", required=True, metavar="VERB")
     up = _add(verbs, "up", "start the lab, or the guests it lacks", _UP)
     up.add_argument("--guests", type=_count, default=4, metavar="N", help="how many (default: 4)")
-    up.add_argument(
-        "--memory", type=memory_bytes, default=128 * MIB, metavar="SIZE", help="of each (default: 128MiB)"
-    )
-    up.add_argument("--vcpus", type=_count, default=2, metavar="N", help="of each (default: 2)")
+    up.add_argument("--memory", type=memory_bytes, metavar="SIZE", help="of each (default: 128MiB)")
+    up.add_argument("--vcpus", type=_count, metavar="N", help="of each (default: 2)")
     up.add_argument(
         "--autodeflate",
-        action="store_true",
+        action="store_const",
+        const=True,
         help="let the balloon give way before the guest's OOM killer acts",
     )
     up.add_argument(
-        "--no-free-page-reporting", action="store_true", help="keep what a guest frees until it is ballooned"
+        "--no-free-page-reporting",
+        action="store_const",
+        const=False,
+        dest="free_page_reporting",
+        help="keep what a guest frees until it is ballooned",
     )
     for verb, what in (
         ("list", "show the guests"),
@@ -98,7 +109,7 @@ def add_parser(subparsers: Any) -> None:
     load.add_argument("--cpu", type=_count, metavar="N", help="start N busy loops")
     load.add_argument("--free", action="store_true", help="end all loads of the guest")
     for verb_parser in verbs.choices.values():
-        verb_parser.add_argument("--name", default="default", help="which lab (default: default)")
+        verb_parser.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: default)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,47 +126,78 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _up(args: argparse.Namespace) -> int:
-    from vmpack.lab.accelerator import detect_accelerator
     from vmpack.lab.guest_spec import GuestSpec
-    from vmpack.lab.image import build_image
+    from vmpack.lab.image import build_image, is_built
+    from vmpack.lab.state import named_state
+
+    options = {
+        "memory_bytes": args.memory,
+        "vcpus": args.vcpus,
+        "autodeflate": args.autodeflate,
+        "free_page_reporting": args.free_page_reporting,
+    }
+    asked = {name: value for name, value in options.items() if value is not None}
+    specs = [GuestSpec(f"g{number}", **asked) for number in range(1, args.guests + 1)]
+    try:
+        if not is_built():
+            _say("making the guests' image, once (on Debian and Ubuntu from a download)")
+            build_image()
+        return _bring_up(args.name, specs, asked)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # behind the terminal's ^C
+        if named_state(args.name).is_locked():
+            _say(
+                f"interrupted: lab {args.name} stays, with the guests started so far; "
+                f"end it with `vmpack lab down{_name_option(args.name)}`"
+            )
+        return EXIT_INTERRUPTED
+
+
+def _bring_up(name: str, specs: list[GuestSpec], asked: dict[str, Any]) -> int:
+    from vmpack.lab.accelerator import detect_accelerator
     from vmpack.lab.lab import Lab
 
-    specs = [
-        GuestSpec(
-            f"g{number}",
-            memory_bytes=args.memory,
-            vcpus=args.vcpus,
-            autodeflate=args.autodeflate,
-            free_page_reporting=not args.no_free_page_reporting,
-        )
-        for number in range(1, args.guests + 1)
-    ]
     started_s = time.monotonic()
-    _say("preparing the guest's image (a download the first time)")
-    build_image()
-    lab = Lab.up(args.name)
-    running = {guest.name for guest in lab.guests()}
+    lab = Lab.up(name)
+    running = {guest.name: guest for guest in lab.guests()}
     missing = [spec for spec in specs if spec.name not in running]
     if missing:
         accelerator = detect_accelerator()
         _say(f"starting {_guests(len(missing))} with {accelerator.kind.upper()} ({accelerator.reason})")
         lab.start(*missing)
-        lab.wait_ready()
+    lab.wait_ready()
+    if missing:
         _say(f"up after {format_seconds(time.monotonic() - started_s)}: {_names(lab)}")
     else:
-        _say(f"lab {args.name} is up already: {_names(lab)}")
-    print(_next_steps(lab.uri, args.name))
-    return 0
+        _say(f"lab {name} is up already: {_names(lab)}")
+    different = [
+        spec.name for spec in specs if spec.name in running and _differs(running[spec.name].spec(), asked)
+    ]
+    if different:
+        option = _name_option(name)
+        _say(
+            f"{', '.join(different)} ran already with other options and "
+            f"{'keeps its own' if len(different) == 1 else 'keep their own'}; "
+            f"for new guests: `vmpack lab down{option}`, then up again"
+        )
+    print(_next_steps(lab.uri, name))
+    return EXIT_WARNED if different else 0
+
+
+def _differs(spec: GuestSpec, asked: dict[str, Any]) -> bool:
+    return any(getattr(spec, name) != value for name, value in asked.items())
 
 
 def _next_steps(uri: str, name: str) -> str:
     option = _name_option(name)
-    return f"""\
-next:
-  memory_coordinator 2 --connect '{uri}'   pack these guests (Ctrl-C ends it)
-  vmpack status                            what it does, from another terminal
-  vmpack lab load g1 --memory 60MiB{option}       give a guest something to do
-  vmpack lab down{option}                         end the guests and their libvirt"""
+    address = LAB_ADDRESS if name == DEFAULT_NAME else f"'{uri}'"
+    steps = (
+        (f"memory_coordinator 2 --connect {address}", "pack these guests (Ctrl-C ends it)"),
+        ("vmpack status", "what it does, from another terminal"),
+        (f"vmpack lab load g1 --memory 60MiB{option}", "give a guest something to do"),
+        (f"vmpack lab down{option}", "end the guests and their libvirt"),
+    )
+    return "\n".join(["next:", *(f"  {command:<38} {what}" for command, what in steps)])
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -251,7 +293,7 @@ def _guests(count: int) -> str:
 
 
 def _name_option(name: str) -> str:
-    return "" if name == "default" else f" --name {name}"
+    return "" if name == DEFAULT_NAME else f" --name {name}"
 
 
 def _say(text: str) -> None:

@@ -63,6 +63,20 @@ def domain_xml(
     return ET.tostring(domain, encoding="unicode")
 
 
+def read_spec(text: str) -> GuestSpec:
+    """Name, memory, vCPUs and balloon that a lab guest's XML tells; the rest of the value is the default."""
+    domain = ET.fromstring(text)
+    balloon = domain.find("devices/memballoon")
+    options = {} if balloon is None else balloon.attrib
+    return GuestSpec(
+        domain.findtext("name", ""),
+        memory_bytes=int(domain.findtext("memory", "0")) * KIB,
+        vcpus=int(domain.findtext("vcpu", "0")),
+        autodeflate=options.get("autodeflate") == "on",
+        free_page_reporting=options.get("freePageReporting") == "on",
+    )
+
+
 def _add_boot(domain: ET.Element, spec: GuestSpec, image: GuestImage, state: StateFolder) -> None:
     boot = ET.SubElement(domain, "os")
     _text(boot, "type", "hvm", arch="x86_64", machine="q35")

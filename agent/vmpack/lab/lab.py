@@ -16,7 +16,7 @@ from vmpack.hypervisor import Hypervisor, translated
 from vmpack.lab.accelerator import Accelerator, detect_accelerator
 from vmpack.lab.control import GuestControl
 from vmpack.lab.daemon import PrivateDaemon, find_daemon, kill_leftovers, leftovers, start_daemon, stop_daemon
-from vmpack.lab.domain_xml import domain_xml, find_emulator
+from vmpack.lab.domain_xml import domain_xml, find_emulator, read_spec
 from vmpack.lab.embed import EmbeddedLibvirt
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.image import GuestImage, build_image
@@ -82,6 +82,11 @@ class LabGuest:
         with translated(f"read the size of guest {self.name}"):
             _, nominal_kib, balloon_kib, vcpus, _ = self.domain.info()
         return nominal_kib * KIB, balloon_kib * KIB, vcpus
+
+    def spec(self) -> GuestSpec:
+        """What the guest was started with, as far as `read_spec` tells. Raises GuestGoneError."""
+        with translated(f"describe guest {self.name}"):
+            return read_spec(self.domain.XMLDesc(0))
 
     def console_text(self) -> str:
         """All that the guest has printed since it was started first."""
