@@ -143,21 +143,24 @@ uninstall() {
 
 give_back() { # refuses to go on while guests would stay packed with nobody to look after them
     [ -x "$program" ] && [ -d "$state" ] || return 0
-    if [ "$dry_run" = no ] && agent_answers; then
+    [ -e "$etc/vmpack.toml" ] || options=
+    # shellcheck disable=SC2086 # two words or none: layout refuses a prefix with a space
+    set -- $options
+    if [ "$dry_run" = no ] && agent_answers "$@"; then
         die 75 "an agent that was started by hand is still running" "stop it (Ctrl-C in its terminal), then try again"
     fi
-    if ! try "giving all memory back" "$program" release --all; then
+    if ! try "giving all memory back" "$program" release --all "$@"; then
         tail -n "+$log_start" "$log" >&2
         [ "$keep_packed" = yes ] || die 1 "memory could not be given back, so nothing was removed" \
             "see above; is libvirt running? --keep-packed removes vmpack all the same"
     fi
     # release leaves the host frozen; a later installation must not start so
-    try "lifting the freeze" "$program" freeze --off || say "the host stays frozen: $state"
+    try "lifting the freeze" "$program" freeze --off "$@" || say "the host stays frozen: $state"
 }
 
-agent_answers() {
+agent_answers() { # OPTIONS
     code=0
-    "$program" status >/dev/null 2>&1 || code=$?
+    "$program" status "$@" >/dev/null 2>&1 || code=$?
     case $code in 0 | 3) return 0 ;; *) return 1 ;; esac
 }
 

@@ -74,8 +74,8 @@ class TestAgent:
         ("behaviour", "extra", "code"),
         [
             ("test $1 != status || exit 69", (), 0),
-            ("exit 69", (), 1),
-            ("exit 69", ("--keep-packed",), 0),
+            ("test $1 = check-config || exit 69", (), 1),
+            ("test $1 = check-config || exit 69", ("--keep-packed",), 0),
             ("exit 0", (), 75),
         ],
         ids=["given back", "cannot give back", "cannot, but must go", "an agent runs"],
@@ -92,7 +92,21 @@ class TestAgent:
         assert result.returncode == code, result.stderr
         assert release.exists() == (code != 0)
         assert (prefix / "bin/vmpack").exists() == (code != 0)
-        assert ("vmpack release --all" in machine.calls("vmpack")) == (code != 75)
+        config = f"--config {prefix}/etc/vmpack/vmpack.toml"
+        calls = machine.calls("vmpack")
+        assert f"vmpack status {config}" in calls
+        assert (f"vmpack release --all {config}" in calls) == (code != 75)
+        assert (f"vmpack freeze --off {config}" in calls) == (code == 0)
+
+    def test_memory_is_given_back_though_the_configuration_is_gone(self, machine: Machine) -> None:
+        """uninstall would refuse for ever where somebody has removed the configuration first."""
+        prefix = machine.base / "prefix"
+        installed_release(machine, str(prefix), "test $1 != status || exit 69")
+        machine.install("agent", "--prefix", str(prefix))
+        (machine.base / "home/.local/state/vmpack").mkdir(parents=True)
+        (prefix / "etc/vmpack/vmpack.toml").unlink()
+        assert machine.install("uninstall", "--prefix", str(prefix)).returncode == 0
+        assert "vmpack release --all" in machine.calls("vmpack")
 
     def test_the_whole_host_needs_root(self, machine: Machine) -> None:
         """A user without rights would see a long list of failed commands."""
@@ -124,10 +138,12 @@ class TestUnits:
     ) -> None:
         """The service would fail at its first start."""
         program = str(machine.base / "prefix/bin/vmpack")
-        agent = units["vmpack-agent.service"]["Service"]
-        assert agent["ExecStart"] == f"{program} agent --config {machine.base}/prefix/etc/vmpack/vmpack.toml"
+        config = f"--config {machine.base}/prefix/etc/vmpack/vmpack.toml"
+        agent, release = (units[f"vmpack-{name}.service"]["Service"] for name in ("agent", "release"))
+        assert agent["ExecStart"] == f"{program} agent {config}"
         assert agent["Type"] == "notify"
-        assert units["vmpack-release.service"]["Service"]["ExecStart"] == f"{program} release --all"
+        assert release["ExecStart"] == f"{program} release --all {config}"
+        assert f"'{program} status {config} >" in release["ExecCondition"]
 
     def test_an_agent_that_dies_for_good_is_followed_by_a_release(
         self, units: dict[str, configparser.ConfigParser]
