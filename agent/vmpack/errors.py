@@ -33,6 +33,12 @@ class UnavailableError(VmpackError):
     exit_code = 69
 
 
+class AgentBusyError(UnavailableError):
+    """There is an agent, but it has no time for this request now; nobody else may do its work meanwhile."""
+
+    exit_code = 75
+
+
 class AlreadyRunningError(VmpackError):
     """Another agent has this host; two would fight over the same guests."""
 

@@ -6,21 +6,26 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests import builders
 from tests.host_doubles import HostInMemory, JumpingClock, make_loop, make_service
+from tests.waiting import eventually
 
+from vmpack.cli.main import main
 from vmpack.errors import (
     AccessError,
+    AgentBusyError,
     AlreadyRunningError,
     BadDataError,
     ConfigError,
     UnavailableError,
     VmpackError,
 )
+from vmpack.host import client as client_module
 from vmpack.host import server as server_module
 from vmpack.host.client import AgentClient
 from vmpack.host.peer import Peer, Rights, group_id, peer_of
@@ -132,35 +137,135 @@ def test_nonsense_gets_an_answer_in_words(
     assert client.status().version
 
 
-def test_slow_and_many_callers_do_not_block_the_others(
-    client: AgentClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a test nobody is cut off for being slow."""
+    monkeypatch.setattr(server_module, "REQUEST_TIME_S", 600.0)
+    monkeypatch.setattr(server_module.Handler, "timeout", 600.0)
+
+
+@pytest.fixture
+def dawdle(server: Server, tmp_path: Path) -> Iterator[Callable[[], socket.socket]]:
+    """Opens a connection, sends half a request line, and leaves it there."""
+    with ExitStack() as at_end:
+
+        def connect() -> socket.socket:
+            channel = at_end.enter_context(socket.socket(socket.AF_UNIX))
+            channel.settimeout(20)
+            channel.connect(str(tmp_path / "run" / "agent.sock"))
+            channel.send(b"POST /v1/st")
+            return channel
+
+        yield connect
+
+
+def is_waiting(channel: socket.socket) -> bool:
+    """The server has neither answered nor hung up."""
+    channel.setblocking(False)
+    try:
+        channel.recv(1)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def is_turned_away(channel: socket.socket) -> bool:
+    """The server says that it has no place; True once it has said so."""
+    return channel.recv(12) == b"HTTP/1.1 429"
+
+
+def is_busy(client: AgentClient) -> bool:
+    """The agent has no place for one more request."""
+    try:
+        client.status()
+    except AgentBusyError:
+        return True
+    return False
+
+
+def test_slow_callers_do_not_block_the_others(
+    client: AgentClient, dawdle: Callable[[], socket.socket], patient: None
 ) -> None:
-    """Someone who opens connections and says nothing must not keep an administrator out."""
-    monkeypatch.setattr(server_module, "REQUEST_TIME_S", 0.2)
-    slow = [socket.socket(socket.AF_UNIX) for _ in range(server_module.REQUESTS_MAX)]
-    for channel in slow:
-        channel.connect(str(tmp_path / "run" / "agent.sock"))
-        channel.settimeout(60)
-        channel.sendall(b"POST /v1/st")
+    """Someone who opens connections and says nothing must not keep an administrator waiting."""
+    slow = [dawdle() for _ in range(server_module.REQUESTS_MAX - 1)]
 
-    assert [channel.recv(1) for channel in slow] == [b""] * len(slow)  # cut off by the server, not by us
     assert client.status().version
-    for channel in slow:
-        channel.close()
+    assert all(is_waiting(channel) for channel in slow)
 
 
-def test_too_many_callers_at_once_are_turned_away(server: Server, tmp_path: Path) -> None:
+def test_slow_callers_are_cut_off(
+    client: AgentClient, dawdle: Callable[[], socket.socket], patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections that somebody forgot must not use up the places for ever."""
+    monkeypatch.setattr(server_module, "REQUEST_TIME_S", 0.2)
+    slow = [dawdle() for _ in range(server_module.REQUESTS_MAX)]
+
+    assert [channel.recv(1) for channel in slow] == [b""] * len(slow)
+    eventually("their places are free", lambda: not is_busy(client))
+
+
+def test_too_many_callers_at_once_are_turned_away(
+    client: AgentClient, dawdle: Callable[[], socket.socket], patient: None
+) -> None:
     """A flood of requests must not become a flood of threads in an agent that has to stay small."""
-    open_channels = []
-    for _ in range(server_module.REQUESTS_MAX + 1):
-        channel = socket.socket(socket.AF_UNIX)
-        channel.connect(str(tmp_path / "run" / "agent.sock"))
-        channel.settimeout(60)
-        open_channels.append(channel)
+    first = [dawdle() for _ in range(server_module.REQUESTS_MAX)]
 
-    assert open_channels[-1].recv(1) == b""
-    for channel in open_channels:
-        channel.close()
+    assert is_turned_away(dawdle())
+    assert all(is_waiting(channel) for channel in first)
+
+
+def test_readers_cannot_shut_root_out(
+    server: Server,
+    client: AgentClient,
+    dawdle: Callable[[], socket.socket],
+    patient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who may only look could else keep the administrator from releasing, and one reader all others."""
+    each, readers = server_module.REQUESTS_OF_ONE_MAX, server_module.REQUESTS_OF_READERS_MAX
+    callers = [5000] * (each + 1) + [5001 + number // each for number in range(readers - each)] + [5900]
+    peers = (Peer(1, uid, frozenset({GROUP})) for uid in callers)
+    monkeypatch.setattr(server_module, "peer_of", lambda channel: next(peers, None) or peer_of(channel))
+    server.rights = Rights(GROUP, False)
+    channels = [dawdle() for _ in callers]
+
+    assert is_turned_away(channels.pop(each)) and is_turned_away(channels.pop())
+    assert client.release(None).still_packed == ()
+    assert len(channels) == readers and all(is_waiting(channel) for channel in channels)
+
+
+def test_a_busy_agent_is_not_called_absent(
+    client: AgentClient,
+    dawdle: Callable[[], socket.socket],
+    patient: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A release would go on alone and say "kill" of a healthy agent; a freeze would look as if done."""
+    for _ in range(server_module.REQUESTS_MAX):
+        dawdle()
+    where = ["--socket", str(client.socket_path), "--state-dir", str(tmp_path / "marked")]
+
+    for command in (["release", "--all"], ["freeze"]):
+        assert main([*command, *where]) == 75
+        said = capsys.readouterr()
+        assert "is busy" in said.err and "try again" in said.err and said.out == ""
+    assert not (tmp_path / "marked").exists()
+
+
+def test_an_agent_that_does_not_answer_in_time_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped or overloaded agent still has the host: "start one" would be the wrong advice."""
+    monkeypatch.setattr(client_module, "READ_TIME_S", 0.05)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "agent.sock"))
+        listening.listen()
+
+        with pytest.raises(AgentBusyError, match="no answer within") as caught:
+            AgentClient(tmp_path / "agent.sock").status()
+
+    assert caught.value.exit_code == 75
 
 
 def test_only_root_and_the_agents_user_may_use_the_socket(server: Server, tmp_path: Path) -> None:

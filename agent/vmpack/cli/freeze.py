@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vmpack.cli import agent_access
-from vmpack.errors import UnavailableError
+from vmpack.errors import AgentBusyError, UnavailableError
 
 DESCRIPTION = """\
 Stop all changes on this host: VMs keep the memory they have, the agent goes on watching. It holds
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="where to leave the mark without an agent"
     )
-    agent_access.add_arguments(parser)
+    agent_access.add_arguments(parser, whole_host=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     wanted = not args.off
     try:
         frozen = agent_access.client(args).freeze(wanted).frozen
+    except AgentBusyError:
+        raise
     except UnavailableError as error:
         return _mark(args, wanted, error)
     if args.json:

@@ -11,7 +11,7 @@ from vmpack.cli import agent_access
 from vmpack.cli.action_text import asked_words, outcome_line
 from vmpack.cli.safe_text import shown
 from vmpack.decide.explain import words
-from vmpack.errors import UnavailableError
+from vmpack.errors import AgentBusyError, UnavailableError
 from vmpack.model.codec import encode
 from vmpack.units import format_bytes
 
@@ -54,11 +54,8 @@ def add_parser(subparsers: Any) -> None:
     which.add_argument("--all", action="store_true", help="every VM; freezes the host")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, change nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--connect", metavar="URI", help="libvirt, when no agent answers (default: configured)"
-    )
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the agent's, when no agent answers")
-    agent_access.add_arguments(parser)
+    agent_access.add_arguments(parser, whole_host=True, any_libvirt=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_STILL_PACKED if _unfit(plan) else 0
     try:
         given = agent_access.client(args).release(args.vm)
+    except AgentBusyError:
+        raise
     except UnavailableError:
         from vmpack.host.offline import release_offline
 
@@ -140,5 +139,4 @@ def _configuration(args: argparse.Namespace) -> Config:
     from vmpack.config import override
 
     state_dir = None if args.state_dir is None else str(args.state_dir.absolute())
-    changes = {"agent.connect_uri": agent_access.connect_uri(args.connect), "agent.state_dir": state_dir}
-    return override(agent_access.configuration(args), changes)
+    return override(agent_access.configuration(args), {"agent.state_dir": state_dir})

@@ -1,7 +1,7 @@
 """Asks a running agent over its socket; the same methods as vmpack.host.service, with the same records.
 
-Called by the command line. Raises the agent's own errors (message, hint, exit code), and UnavailableError
-when there is no agent.
+Called by the command line. Raises the agent's own errors (message, hint, exit code), UnavailableError
+when there is no agent, and AgentBusyError when there is one that has no time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vmpack.errors import AccessError, BadDataError, UnavailableError, VmpackError
+from vmpack.errors import AccessError, AgentBusyError, BadDataError, UnavailableError, VmpackError
 from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, PolicySet
 from vmpack.model.action import Outcome
 from vmpack.model.codec import loads
@@ -80,7 +80,7 @@ class AgentClient:
         connection = _Connection(self.socket_path, time_s)
         try:
             # An answer may come before all is sent, with the reason.
-            with suppress(BrokenPipeError):
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(verb, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             data = answer.read(_ANSWER_MAX_BYTES)
@@ -94,19 +94,24 @@ class AgentClient:
                 f"no agent answers on {self.socket_path}",
                 "start it (systemctl start vmpack-agent, or vmpack agent), or name its --run-dir",
             ) from error
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"the agent on {self.socket_path} gave no answer within {time_s:g} s", "see the agent's log"
-            ) from error
+        except (TimeoutError, BlockingIOError) as error:
+            raise self._busy(f"it gave no answer within {time_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(
                 f"the agent on {self.socket_path} broke off: {error}", "try again; see the agent's log"
             ) from error
         finally:
             connection.close()
-        if answer.status != 200:
+        if answer.status == http.HTTPStatus.TOO_MANY_REQUESTS:
+            raise self._busy("it answers as many others as it can")
+        if answer.status != http.HTTPStatus.OK:
             raise _error(data)
         return data
+
+    def _busy(self, why: str) -> AgentBusyError:
+        return AgentBusyError(
+            f"the agent on {self.socket_path} is busy: {why}", "try again; see the agent's log if it stays so"
+        )
 
 
 class _Connection(http.client.HTTPConnection):

@@ -24,7 +24,7 @@ from typing import Any
 from vmpack.errors import AccessError, AlreadyRunningError, BadDataError, VmpackError
 from vmpack.host.directory import own_directory
 from vmpack.host.messages import Fault
-from vmpack.host.peer import Rights, peer_of
+from vmpack.host.peer import Peer, Rights, peer_of
 from vmpack.host.service import HostService
 from vmpack.model.codec import dumps
 from vmpack.publish.atomic import disk_error
@@ -35,10 +35,15 @@ BODY_MAX_BYTES = 64 * 1024
 REQUEST_TIME_S = 10.0
 """A request must have arrived whole within this."""
 REQUESTS_MAX = 16
+REQUESTS_OF_READERS_MAX = 8
+"""The rest is for those who may change something: a release must get through."""
+REQUESTS_OF_ONE_MAX = 4
+"""Of one user, unless it is root or the agent's own."""
 PATH_MAX_BYTES = 107
 
 _HTTP_STATUS = {2: 400, 69: 503, 75: 409, 77: 403}
 """By exit code of the error; 500 for the rest."""
+_TURNED_AWAY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,9 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.methods = methods(service)
         self.rights = rights
         self._path = path
-        self._slots = threading.BoundedSemaphore(REQUESTS_MAX)
+        self._peers: dict[socket.socket, Peer] = {}
         self._arriving: dict[socket.socket, float] = {}
-        self._arriving_lock = threading.Lock()
+        self._requests_lock = threading.Lock()
         own_directory(path.parent)
         _take_path(path)
         try:
@@ -111,13 +116,30 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own; beyond REQUESTS_MAX at once the caller is turned away."""
-        if not self._slots.acquire(blocking=False):
-            self.shutdown_request(request)
+        """Answer in a thread of its own; when too many are being answered the caller is turned away."""
+        peer = peer_of(request)
+        with self._requests_lock:
+            has_place = self._has_place(peer)
+            if has_place:
+                self._peers[request] = peer
+                self._arriving[request] = time.monotonic()
+        if has_place:
+            super().process_request(request, client_address)
             return
-        with self._arriving_lock:
-            self._arriving[request] = time.monotonic()
-        super().process_request(request, client_address)
+        with suppress(OSError):
+            request.send(_TURNED_AWAY)
+        self.shutdown_request(request)
+
+    def _has_place(self, peer: Peer) -> bool:
+        others = self._peers.values()
+        if len(others) >= REQUESTS_MAX:
+            return False
+        if peer.uid in (0, os.geteuid()):
+            return True
+        if sum(other.uid == peer.uid for other in others) >= REQUESTS_OF_ONE_MAX:
+            return False
+        readers = sum(not self.rights.may_change(other) for other in others)
+        return self.rights.may_change(peer) or readers < REQUESTS_OF_READERS_MAX
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """One request from its first byte to its end."""
@@ -128,18 +150,19 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         finally:
             # The place first: who sees the end of this connection may use it at once.
             self.arrived(request)
-            self._slots.release()
+            with self._requests_lock:
+                self._peers.pop(request, None)
             self.shutdown_request(request)
 
     def arrived(self, request: socket.socket) -> None:
         """The request is here whole: what it costs now is ours, not the caller's, to limit."""
-        with self._arriving_lock:
+        with self._requests_lock:
             self._arriving.pop(request, None)
 
     def service_actions(self) -> None:
         """Cut off callers that send too slowly; called twice a second."""
         limit_s = time.monotonic() - REQUEST_TIME_S
-        with self._arriving_lock:
+        with self._requests_lock:
             late = [request for request, since_s in self._arriving.items() if since_s < limit_s]
         for request in late:
             with suppress(OSError):
