@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from vmpack.cli import agent, main, memory_coordinator
 from vmpack.config import Config
 from vmpack.host import agent as host_agent
+from vmpack.lab.state import StateFolder
 
 
 class Started:
@@ -72,6 +74,22 @@ def test_options_win_over_the_file_also_after_a_reload(
         assert config.connect_uri == "test:///default"
         assert (config.run_dir, config.state_dir) == (tmp_path / "r", tmp_path / "s")
     assert started.options["once"]
+
+
+def test_on_a_lab_the_agent_keeps_to_directories_of_the_lab(
+    started: Started, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exercise would leave its freeze and its journal to the real agent of this host."""
+    lab = SimpleNamespace(uri="test:///lab", state=StateFolder(tmp_path / "lab"))
+    monkeypatch.setattr("vmpack.lab.lab.Lab.attach", lambda: lab)
+    words = ["--connect", "lab", "--config", str(file)]
+
+    assert main.main(["agent", *words]) == 0 and started.config is not None
+    assert started.config.connect_uri == "test:///lab"
+    assert started.config.run_dir == tmp_path / "lab" / "agent" / "run"
+    assert started.config.state_dir == tmp_path / "lab" / "agent" / "state"
+    assert memory_coordinator.main(["5", *words, "--run-dir", str(tmp_path / "run")]) == 0
+    assert started.config.run_dir == tmp_path / "run"
 
 
 def test_memory_coordinator_is_the_agent_with_an_interval(started: Started, tmp_path: Path) -> None:

@@ -8,19 +8,23 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from vmpack.cli import agent_access
+from vmpack.host.server import PATH_MAX_BYTES
+from vmpack.lab.state import _LONGEST_BASE_BYTES, StateFolder
 
-ORDINARY_USER = 12345
+ORDINARY_USER = os.getuid() or 12345
 
 
 class Place:
     """A user's own run directory, the host's, and listeners on their sockets."""
 
     def __init__(self, base: Path, listeners: ExitStack) -> None:
-        self.own, self.host = base / "own" / "vmpack", base / "host"
+        self.own, self.host, self.labs = base / "own" / "vmpack", base / "host", base / "labs"
         self._listeners = listeners
 
     def listen(self, run_dir: Path) -> Path:
@@ -37,7 +41,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """An ordinary user's view of a host without any agent and any configuration."""
     with ExitStack() as listeners:
         made = Place(tmp_path, listeners)
+        made.labs.mkdir()
+        os.chown(made.labs, ORDINARY_USER, -1)
         monkeypatch.setattr(agent_access, "HOST_RUN_DIR", made.host)
+        monkeypatch.setattr("vmpack.lab.state.base_folder", lambda: made.labs)
         monkeypatch.setattr(os, "geteuid", lambda: ORDINARY_USER)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("XDG_CONFIG_HOME", "")
@@ -45,16 +52,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         yield made
 
 
-def options(*words: str) -> argparse.Namespace:
+def options(*words: str, whole_host: bool) -> argparse.Namespace:
     """What a command makes of these options."""
     parser = argparse.ArgumentParser()
-    agent_access.add_arguments(parser)
+    agent_access.add_arguments(parser, whole_host=whole_host)
     return parser.parse_args(words)
 
 
-def found(*words: str) -> Path:
+def found(*words: str, whole_host: bool = False) -> Path:
     """The socket that a command with these options asks."""
-    return agent_access.client(options(*words)).socket_path
+    return agent_access.client(options(*words, whole_host=whole_host)).socket_path
 
 
 def test_the_own_agent_is_asked_before_the_hosts(place: Place) -> None:
@@ -92,3 +99,54 @@ def test_a_named_place_is_not_exchanged(place: Place, tmp_path: Path) -> None:
     assert found("--run-dir", str(tmp_path / "second")) == tmp_path / "second" / "agent.sock"
     assert found("--socket", str(tmp_path / "a.sock")) == tmp_path / "a.sock"
     assert found("--config", str(file)) == tmp_path / "third" / "agent.sock"
+
+
+def test_a_labs_agent_is_found_and_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A newcomer's first `vmpack status` is about the lab; it must work, and must not pass for the host's."""
+    on_lab = place.listen(place.labs / "default" / "agent" / "run")
+
+    assert found() == on_lab
+    assert "--connect lab" in capsys.readouterr().err
+    place.listen(place.host)
+    assert found() != on_lab
+    assert capsys.readouterr().err == ""
+
+
+def test_a_command_for_the_whole_host_never_turns_to_a_lab(place: Place) -> None:
+    """With the host's agent dead, a freeze or release of an exercise would look like one of the host."""
+    place.listen(place.labs / "default" / "agent" / "run")
+
+    assert found(whole_host=True) == place.own / "agent.sock"
+
+
+def test_a_lab_that_somebody_else_made_is_not_believed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/tmp is open to everybody: a stranger's agent could tell this user anything."""
+    place.listen(place.labs / "default" / "agent" / "run")
+    monkeypatch.setattr(os, "geteuid", lambda: ORDINARY_USER + 1)
+
+    assert found() == place.own / "agent.sock"
+
+
+def test_connect_lab_names_the_labs_own_directories(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A freeze in an exercise would freeze the real agent that is installed later."""
+    monkeypatch.setattr("vmpack.lab.lab.Lab.attach", lambda: running_lab(place.labs / "default"))
+    place.listen(place.own)
+
+    config = agent_access.configuration(options("--connect", "lab", whole_host=True))
+    folder = place.labs / "default" / "agent"
+    assert (config.connect_uri, config.run_dir) == ("test:///lab", folder / "run")
+    assert config.state_dir == folder / "state"
+    assert found("--connect", "lab") == folder / "run" / "agent.sock"
+
+
+def test_a_labs_socket_fits_into_a_sockets_path() -> None:
+    """An agent on a lab with a long name would not start."""
+    longest = Path("/" + "b" * (_LONGEST_BASE_BYTES - 1)) / ("n" * 12)
+    run_dir = agent_access.lab_directories(StateFolder(longest))[0]
+
+    assert len(str(run_dir / "agent.sock")) <= PATH_MAX_BYTES
+
+
+def running_lab(root: Path) -> Any:
+    """What Lab.attach() finds."""
+    return SimpleNamespace(uri="test:///lab", state=StateFolder(root))

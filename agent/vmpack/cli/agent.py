@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from vmpack.cli import agent_access
 from vmpack.units import parse_seconds
 
 if TYPE_CHECKING:
     from vmpack.config import Config
-
-LAB_ADDRESS = "lab"
 
 DESCRIPTION = """\
 Keep this host: look at it every few seconds, borrow the memory that its VMs do not use, give it back
@@ -29,7 +28,7 @@ EPILOG = """\
 examples:
   vmpack agent --observe            change nothing, say what would be done; a safe first day
   vmpack agent                      with /etc/vmpack/vmpack.toml (an ordinary user: ~/.config/vmpack)
-  vmpack agent --connect lab        on the guests of `vmpack lab up`
+  vmpack agent --connect lab        on the guests of `vmpack lab up`, with directories of the lab
   vmpack agent --once --observe -v  one look, then end
 
 exit codes: 0 stopped, 69 no libvirt, 75 another agent has this libvirt, 77 no rights,
@@ -77,13 +76,14 @@ def start(
         interval_s = parse_seconds(interval) if interval is not None else None
     except ValueError as error:
         raise UsageError(f"the interval {error}") from error
-    changes = {
+    changes: dict[str, Any] = {
         "memory.interval_s": interval_s,
-        "agent.connect_uri": _address(args.connect),
         "agent.observe_only": True if args.observe else None,
         "agent.run_dir": _absolute(args.run_dir),
         "agent.state_dir": _absolute(args.state_dir),
     }
+    of_connect = agent_access.connect_changes(args.connect)
+    changes = of_connect | {name: value for name, value in changes.items() if value is not None}
 
     def load() -> Config:
         return _configuration(args.config, changes)
@@ -154,14 +154,6 @@ def _configuration(file: Path | None, changes: Mapping[str, Any]) -> Config:
     from vmpack import config
 
     return config.override(config.load([file] if file else None), changes)
-
-
-def _address(given: str | None) -> str | None:
-    if given != LAB_ADDRESS:
-        return given
-    from vmpack.lab.lab import Lab
-
-    return Lab.attach().uri
 
 
 def _absolute(path: Path | None) -> str | None:

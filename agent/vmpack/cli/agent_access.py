@@ -7,7 +7,9 @@ is never exchanged for another one.
 from __future__ import annotations
 
 import argparse
+import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from vmpack.errors import AccessError, ConfigError
 if TYPE_CHECKING:
     from vmpack.config import Config
     from vmpack.host.client import AgentClient
+    from vmpack.lab.state import StateFolder
 
 SOCKET_NAME = "agent.sock"
 HOST_RUN_DIR = Path("/run/vmpack")
@@ -23,30 +26,50 @@ LAB_ADDRESS = "lab"
 PROBE_TIME_S = 5.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which agent: --config, and --run-dir or --socket."""
+def add_arguments(
+    parser: argparse.ArgumentParser, *, whole_host: bool = False, any_libvirt: bool = False
+) -> None:
+    """Add the options that say which agent: --config, --connect, and --run-dir or --socket.
+
+    A command for the `whole_host` never turns to a lab unasked. With `any_libvirt` the command can work
+    without an agent, on the libvirt that --connect names.
+    """
+    parser.set_defaults(whole_host=whole_host)
+    if any_libvirt:
+        parser.add_argument(
+            "--connect", metavar="URI", help="libvirt, or `lab` for the running lab (default: configured)"
+        )
+    else:
+        parser.add_argument("--connect", choices=[LAB_ADDRESS], help="the agent on the running lab")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the agent's own configuration file")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--run-dir", type=Path, metavar="DIR", help="the agent's run directory")
     where.add_argument("--socket", type=Path, metavar="FILE", help="the agent's socket, when it is elsewhere")
 
 
-def run_dir(args: argparse.Namespace) -> Path:
-    """The run directory that the options name, else the configured one, else the default one."""
+def run_dir(args: argparse.Namespace, config: Config) -> Path:
+    """The run directory that the options name, else the configured one."""
     if args.socket is not None:
         return Path(args.socket).parent
-    return Path(args.run_dir) if args.run_dir is not None else configuration(args).run_dir
+    return Path(args.run_dir) if args.run_dir is not None else config.run_dir
 
 
 def configuration(args: argparse.Namespace) -> Config:
-    """The agent's configuration; the defaults where this host's cannot be used (check-config's to tell).
+    """The agent's configuration with --connect over it.
 
-    Raises ConfigError for mistakes in a file that --config names.
+    Defaults where this host's cannot be used, which is check-config's to tell. Raises ConfigError for
+    mistakes in a file that --config names, UnavailableError when no lab runs that --connect wants.
     """
+    from vmpack.config import override
+
+    return override(_loaded(args.config), connect_changes(args.connect))
+
+
+def _loaded(file: Path | None) -> Config:
     from vmpack.config import load
 
-    if args.config is not None:
-        return load([args.config])
+    if file is not None:
+        return load([file])
     try:
         return load()
     except (AccessError, ConfigError):
@@ -54,7 +77,7 @@ def configuration(args: argparse.Namespace) -> Config:
 
 
 def client(args: argparse.Namespace) -> AgentClient:
-    """A client for the agent that the options name, else for this user's own, else for the host's.
+    """A client for the agent that the options name, else for this user's own, else the host's, else a lab's.
 
     Calls raise UnavailableError when none answers, AccessError when it refuses this user.
     """
@@ -66,8 +89,8 @@ def client(args: argparse.Namespace) -> AgentClient:
 def _socket(args: argparse.Namespace) -> Path:
     if args.socket is not None:
         return Path(args.socket)
-    usual = run_dir(args) / SOCKET_NAME
-    if args.run_dir is not None or args.config is not None:
+    usual = run_dir(args, configuration(args)) / SOCKET_NAME
+    if args.run_dir is not None or args.config is not None or args.connect == LAB_ADDRESS:
         return usual
     refused = []
     for path in dict.fromkeys((usual, HOST_RUN_DIR / SOCKET_NAME)):
@@ -76,7 +99,23 @@ def _socket(args: argparse.Namespace) -> Path:
                 return path
         except PermissionError:
             refused.append(path)
-    return refused[-1] if refused else usual
+    if refused:
+        return refused[-1]
+    return (None if args.whole_host else _lab_socket()) or usual
+
+
+def _lab_socket() -> Path | None:
+    """The socket of the agent on the lab `default`, when one answers there; says so on stderr."""
+    from vmpack.lab.state import StateFolder, base_folder
+
+    path = lab_directories(StateFolder(base_folder() / "default"))[0] / SOCKET_NAME
+    try:
+        if base_folder().lstat().st_uid != os.geteuid() or not _answers(path):
+            return None
+    except OSError:
+        return None
+    sys.stderr.write("no agent of this host answers; this is the one on the lab (--connect lab)\n")
+    return path
 
 
 def _answers(path: Path) -> bool:
@@ -94,10 +133,21 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def connect_uri(given: str | None) -> str | None:
-    """The libvirt that --connect names; `lab` is that of the running lab. None stays None (configured)."""
+def connect_changes(given: str | None) -> dict[str, str]:
+    """The configuration keys that --connect sets. Raises UnavailableError when there is no lab to connect to.
+
+    `lab` is the running lab: its libvirt, and directories of its own, so that nothing done there (a freeze,
+    a hold) is left to an agent of this host. They go away with the lab.
+    """
     if given != LAB_ADDRESS:
-        return given
+        return {} if given is None else {"agent.connect_uri": given}
     from vmpack.lab.lab import Lab
 
-    return Lab.attach().uri
+    lab = Lab.attach()
+    run, state = lab_directories(lab.state)
+    return {"agent.connect_uri": lab.uri, "agent.run_dir": str(run), "agent.state_dir": str(state)}
+
+
+def lab_directories(lab: StateFolder) -> tuple[Path, Path]:
+    """Run and state directory of an agent on this lab; short, for a socket's path is 108 bytes at most."""
+    return lab.root / "agent" / "run", lab.root / "agent" / "state"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,9 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "doctor", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--connect", metavar="URI", help="libvirt, or `lab` (default: configured)")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="the agent's state directory")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    agent_access.add_arguments(parser)
+    agent_access.add_arguments(parser, whole_host=True, any_libvirt=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,7 +79,7 @@ def show(finding: Finding) -> None:
 
 def examine(args: argparse.Namespace) -> Iterator[Finding]:
     """Every finding, in the order in which a person would look."""
-    from vmpack.config import load
+    from vmpack.config import load, override
 
     yield from doctor_checks.software()
     yield doctor_checks.accelerator()
@@ -91,22 +90,25 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     except (AccessError, ConfigError) as error:
         config = load(())
         yield doctor_checks.failed("configuration", error)
-    yield doctor_checks.directory("run directory", agent_access.run_dir(args))
+    config = override(config, agent_access.connect_changes(args.connect))
+    yield doctor_checks.directory("run directory", agent_access.run_dir(args, config))
     yield doctor_checks.directory("state directory", args.state_dir or config.state_dir)
-    yield from _agent(args)
-    yield from _host(agent_access.connect_uri(args.connect) or config.connect_uri, config.settings)
+    agent_uri = yield from _agent(args)
+    yield from _host((None if args.connect else agent_uri) or config.connect_uri, config.settings)
 
 
-def _agent(args: argparse.Namespace) -> Iterator[Finding]:
+def _agent(args: argparse.Namespace) -> Generator[Finding, None, str | None]:
+    """How the agent is; returns the libvirt that it works on, None when it did not say."""
     try:
         status = agent_access.client(args).status()
     except UnavailableError as error:
         yield doctor_checks.failed("agent", error, "warn")
-        return
+        return None
     except VmpackError as error:
         yield doctor_checks.failed("agent", error)
-        return
+        return None
     yield from doctor_checks.agent(status, is_stale(status, time.time()))
+    return status.uri
 
 
 def _host(uri: str, settings: Any) -> Iterator[Finding]:
