@@ -120,6 +120,8 @@ def test_a_defect_costs_one_answer(
         (b"POST /v1/status HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]", 400),
         (b"POST /v1/status HTTP/1.1\r\nContent-Length: 1\r\n\r\n{", 400),
         (b"POST /v1/status HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /v1/status HTTP/1.1\r\nContent-Length: " + b"9" * 6000 + b"\r\n\r\n", 400),
+        (b"POST /v1/status HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
         (b"POST /v1/status HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", 400),
         (b'POST /v1/explain HTTP/1.1\r\nContent-Length: 10\r\n\r\n{"vm":null}', 400),
         (b'POST /v1/explain HTTP/1.1\r\nContent-Length: 17\r\n\r\n{"vm":"a","b":1}x', 400),
@@ -128,13 +130,36 @@ def test_a_defect_costs_one_answer(
     ],
 )
 def test_nonsense_gets_an_answer_in_words(
-    request_text: bytes, status: int, client: AgentClient, tmp_path: Path
+    request_text: bytes, status: int, client: AgentClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever writes against the API must be told what is wrong, and the agent must live on."""
-    code, body = raw(tmp_path / "run" / "agent.sock", request_text)
+    """Whoever writes against the API must be told what is wrong; the agent lives on, its log clean."""
+    code, body = raw(client.socket_path, request_text)
 
     assert code == status and body["message"]
-    assert client.status().version
+    assert client.status().version and caplog.text == ""
+
+
+def test_a_body_that_does_not_come_costs_no_log_line(
+    client: AgentClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may only read could fill root's log with "a defect in vmpack"."""
+    monkeypatch.setattr(server_module.Handler, "timeout", 0.1)
+
+    code, body = raw(client.socket_path, b"POST /v1/status HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
+
+    assert code == 408 and "did not arrive whole" in str(body["message"]) and caplog.text == ""
+
+
+def test_who_may_not_is_refused_before_the_body(
+    server: Server, client: AgentClient, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger must not be able to have the agent wait for what it will not read."""
+    monkeypatch.setattr(server_module, "peer_of", lambda _connection: Peer(1, 5000, frozenset({GROUP})))
+    server.rights = Rights(GROUP, False)
+
+    code, body = raw(client.socket_path, b"POST /v1/freeze HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+
+    assert code == 403 and "may not change" in str(body["message"])
 
 
 @pytest.fixture

@@ -160,6 +160,17 @@ def test_a_senseless_balloon_is_refused_with_numbers(size_mib: int, said: str, t
     assert host.plans == [] and host.guests == before
 
 
+@pytest.mark.parametrize("size_bytes", [10**4000, -(10**4000), 0, 2**63])
+def test_an_absurd_balloon_is_one_clear_error(size_bytes: int, tmp_path: Path) -> None:
+    """The API takes any number: one too large for arithmetic must not look like a defect."""
+    host, _, service = packed(tmp_path)
+
+    with pytest.raises(UsageError, match="no VM can have") as caught:
+        service.balloon("web1", size_bytes)
+
+    assert len(str(caught.value)) < 200 and host.plans == []
+
+
 def test_a_vm_that_cannot_be_ballooned_is_refused_with_its_reason(tmp_path: Path) -> None:
     """Ballooning a VM with passed-through devices could crash it."""
     host, _, service = packed(tmp_path)

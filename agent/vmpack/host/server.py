@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from vmpack.errors import AccessError, AlreadyRunningError, BadDataError, VmpackError
+from vmpack.errors import AccessError, AlreadyRunningError, BadDataError, UnavailableError, VmpackError
 from vmpack.host.directory import own_directory
 from vmpack.host.messages import Fault
 from vmpack.host.peer import Peer, Rights, peer_of
@@ -169,6 +169,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
                 request.shutdown(socket.SHUT_RDWR)
 
 
+class LateError(UnavailableError):
+    """The caller sent too slowly, or not to the end."""
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
@@ -198,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
         except VmpackError as error:
             fault = Fault(error.message, error.hint, error.exit_code)
             kind, body = "application/json", dumps(fault).encode()
-            code = _HTTP_STATUS.get(error.exit_code, 400 if isinstance(error, BadDataError) else 500)
+            code = _http_status(error)
         except Exception:  # the request's boundary: a defect must cost one answer, not the agent
             log.exception("a defect in vmpack ended a request; please report it")
             fault = Fault("a defect in vmpack ended this request", "the agent's log has the details", 1)
@@ -220,10 +224,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _call(self) -> tuple[str, bytes]:
         method = self.server.methods.get(self.path.removeprefix("/v1/"))
-        # Read whole first: who is refused while still sending would see a broken pipe, not the answer.
+        self._check_rights(changes=method is None or method.changes)
         body = self._body()
         self.server.arrived(self.connection)
-        self._check_rights(changes=method is None or method.changes)
         arguments = _arguments(body)
         if method is None or not self.path.startswith("/v1/"):
             known = ", ".join(self.server.methods)
@@ -243,9 +246,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > BODY_MAX_BYTES:
-            raise BadDataError(f"the request's length must be 0 to {BODY_MAX_BYTES} bytes, and be said")
-        return self.rfile.read(int(length))
+        is_number = length.isascii() and length.isdigit() and len(length) <= len(str(BODY_MAX_BYTES))
+        if "Transfer-Encoding" in self.headers or not is_number or int(length) > BODY_MAX_BYTES:
+            raise BadDataError(
+                f"the request's length must be 0 to {BODY_MAX_BYTES} bytes, and be said",
+                "say it as Content-Length, without Transfer-Encoding",
+            )
+        try:
+            return self.rfile.read(int(length))
+        except OSError as error:
+            raise LateError("the request did not arrive whole", f"send {length} bytes of body") from error
+
+
+def _http_status(error: VmpackError) -> int:
+    if isinstance(error, LateError):
+        return 408
+    return _HTTP_STATUS.get(error.exit_code, 400 if isinstance(error, BadDataError) else 500)
 
 
 def _arguments(body: bytes) -> dict[str, Any]:

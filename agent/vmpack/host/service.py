@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 FOR_EVER_S = HOLD_UNTIL_LARGEST_S
 """`hold_until_s` of a hold that only `vmpack hold VM --off` ends."""
 
-
+SIZE_LARGEST_BYTES = 2**63 - 1
 POLICY_SEEN_S = 2.0
 POLL_S = 0.02
 
@@ -120,6 +120,8 @@ class HostService:
         Raises UsageError with the numbers when the size is below what the VM needs, above its nominal memory
         or beyond the host's budget; UnavailableError while observing or frozen.
         """
+        if not 0 < size_bytes <= SIZE_LARGEST_BYTES:
+            raise UsageError("no VM can have a balloon of that size", "name a size such as 512MiB")
         with self._loop.lock:
             snapshot = self._changeable_snapshot()
             guest = find_vm(snapshot, vm)
