@@ -59,14 +59,30 @@ def test_a_hung_vm_is_not_called_unknown(tmp_path: Path) -> None:
         service.explain("hung")
 
 
-def test_a_name_that_two_vms_answer_to_needs_a_uuid(tmp_path: Path) -> None:
-    """One VM may be named like another's uuid; the wrong one must not be changed."""
+def test_a_vm_named_like_anothers_uuid_does_not_hide_it(tmp_path: Path) -> None:
+    """An owner could else keep the administrator from every command on a neighbour, or have them meet his."""
     host, loop, service = packed(tmp_path)
     host.guests["x"] = dataclasses.replace(host.named("web1"), uuid="x", name="uuid-web2")
+    host.guests["y"] = dataclasses.replace(host.named("web1"), uuid="y", name="uuid-hung")
+    host.unreadable = (dataclasses.replace(builders.unreadable("hung"), uuid="uuid-hung"),)
     loop.turn()
 
-    with pytest.raises(UsageError, match="names 2 VMs"):
-        service.release("uuid-web2")
+    assert service.explain("uuid-web2").guest.name == "web2"
+    assert service.explain("x").guest.name == "uuid-web2"
+    with pytest.raises(UnavailableError, match="gives no answer"):
+        service.explain("uuid-hung")
+
+
+def test_a_name_that_two_vms_have_needs_a_uuid(tmp_path: Path) -> None:
+    """Where a name is taken twice, the wrong one must not be changed."""
+    host, loop, service = packed(tmp_path)
+    host.guests["x"] = dataclasses.replace(host.named("web1"), uuid="x")
+    loop.turn()
+
+    with pytest.raises(UsageError, match="names 2 VMs") as caught:
+        service.release("web1")
+
+    assert "uuid-web1, x" in caught.value.hint
 
 
 def test_before_the_first_interval_there_is_a_clear_answer(tmp_path: Path) -> None:

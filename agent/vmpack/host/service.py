@@ -211,15 +211,20 @@ def _without_hold(snapshot: HostSnapshot, guest: GuestSnapshot) -> HostSnapshot:
 
 
 def find_vm(snapshot: HostSnapshot, wanted: str) -> GuestSnapshot:
-    """The VM with this name or uuid. Raises UsageError with near names, UnavailableError."""
-    found = [guest for guest in snapshot.guests if wanted in (guest.uuid, guest.name)]
-    if len(found) == 1:
-        return found[0]
+    """The VM with this uuid, else the one of this name: an owner may choose a name like another VM's uuid.
+
+    Raises UsageError with near names, UnavailableError.
+    """
     shown = printable(wanted)
-    if len(found) > 1:
-        raise UsageError(f"{shown} names {len(found)} VMs", f"use a uuid: {', '.join(g.uuid for g in found)}")
-    if any(wanted in (guest.uuid, guest.name) for guest in snapshot.unreadable):
-        raise UnavailableError(f"{shown} exists but its QEMU gives no answer", "vmpack doctor says more")
+    for key in ("uuid", "name"):
+        found = [guest for guest in snapshot.guests if getattr(guest, key) == wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            uuids = ", ".join(guest.uuid for guest in found)
+            raise UsageError(f"{shown} names {len(found)} VMs", f"use a uuid: {uuids}")
+        if any(getattr(guest, key) == wanted for guest in snapshot.unreadable):
+            raise UnavailableError(f"{shown} exists but its QEMU gives no answer", "vmpack doctor says more")
     names = [guest.name for guest in snapshot.guests]
     near = difflib.get_close_matches(wanted, names, 3, 0.5) or sorted(names)[:5]
     hint = f"there is {', '.join(printable(name) for name in near)}" if near else "no VM runs on this host"
