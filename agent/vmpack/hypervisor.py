@@ -311,7 +311,12 @@ def _load(uri: str) -> Any:
 
 
 def _start_hint(uri: str) -> str:
-    path = urllib.parse.urlsplit(uri).path
+    parts = urllib.parse.urlsplit(uri)
+    path = parts.path
+    if own_socket := urllib.parse.parse_qs(parts.query).get("socket"):
+        return (
+            f"nothing answers on {own_socket[0]}: start the libvirt (or the lab) that this socket belongs to"
+        )
     if path == "/embed":
         return "install libvirt-daemon-driver-qemu; only one process at a time can have an embedded root"
     if path == "/session":

@@ -6,12 +6,13 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.builders import unreadable
 from tests.cli_samples import EVIL_NAME, guest, guest_plan, interval, status
 
-from vmpack.cli import doctor_checks
+from vmpack.cli import agent_access, doctor_checks
 from vmpack.cli.doctor import show
 from vmpack.cli.doctor_checks import Finding
 from vmpack.cli.main import main
@@ -180,6 +181,28 @@ def test_without_libvirt_the_doctor_says_what_to_install(
     assert found["agent"]["level"] == "warn" and "start" in found["agent"]["todo"]
     assert found["python"]["level"] == "ok"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "judged"), [((), "test:///default"), (("--connect", NO_LIBVIRT), NO_LIBVIRT)]
+)
+def test_the_agents_own_libvirt_is_judged(
+    options: tuple[str, ...],
+    judged: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside an agent that is well on another libvirt, a failure of the usual one is a false alarm."""
+    pytest.importorskip("libvirt", reason="the libvirt module itself is missing here")
+    answer = replace(status(interval()), uri="test:///default")
+    monkeypatch.setattr(agent_access, "client", lambda args: SimpleNamespace(status=lambda: answer))
+    monkeypatch.setattr("vmpack.config.default_files", lambda: ())
+
+    main(["doctor", "--json", "--run-dir", str(tmp_path), *options])
+
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert [judged in entry["text"] for entry in findings if entry["subject"] == "libvirt"] == [True]
 
 
 def test_findings_are_safe_to_print(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from vmpack.errors import (
     HypervisorLostError,
     UnavailableError,
 )
-from vmpack.hypervisor import MOST_CALLS, Hypervisor, job_name, translated
+from vmpack.hypervisor import MOST_CALLS, Hypervisor, _start_hint, job_name, translated
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt's Python module is not installed")
 
@@ -215,15 +215,23 @@ def test_identity_does_not_depend_on_the_spelling_of_the_address(tmp_path):
 @pytest.mark.parametrize(
     ("uri", "words"),
     [
-        ("qemu+unix:///system?socket=/nonexistent/libvirt-sock", "libvirt-daemon-system"),
-        ("qemu+unix:///session?socket=/nonexistent/libvirt-sock", "do not run as root"),
+        ("qemu+unix:///system?socket=/nonexistent/libvirt-sock", "/nonexistent/libvirt-sock"),
         ("nosuch:///x", "check the address"),
     ],
 )
-def test_no_libvirt_is_said_with_what_to_install_or_start(uri, words):
-    """The first thing that a newcomer without libvirt sees."""
+def test_no_libvirt_is_said_with_what_to_do(uri, words):
+    """Who lost a lab's or a daemon's own socket must not be sent to install the system's libvirt."""
     with pytest.raises(UnavailableError) as caught:
         Hypervisor(uri).call("look", lambda c: c)
 
     assert uri in caught.value.message
-    assert words in caught.value.hint
+    assert words in caught.value.hint and "install" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [("qemu:///system", "libvirt-daemon-system"), ("qemu:///session", "do not run as root")],
+)
+def test_without_a_libvirt_the_hint_says_what_to_install(uri, words):
+    """The first thing that a newcomer without libvirt sees."""
+    assert words in _start_hint(uri)
