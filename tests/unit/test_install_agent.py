@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -144,6 +145,19 @@ class TestUnits:
         assert agent["Type"] == "notify"
         assert release["ExecStart"] == f"{program} release --all {config}"
         assert f"'{program} status {config} >" in release["ExecCondition"]
+
+    @pytest.mark.parametrize(("code", "goes_on"), [(0, False), (3, False), (69, True), (78, True)])
+    def test_the_release_stands_back_for_a_living_agent_only(
+        self, units: dict[str, configparser.ConfigParser], machine: Machine, code: int, goes_on: bool
+    ) -> None:
+        """Memory would be taken from a living agent, or a wrong configuration would skip it unsaid."""
+        program = machine.base / "prefix/bin/vmpack"
+        program.unlink()
+        program.write_text(f"#!/bin/sh\nexit {code}\n")
+        program.chmod(0o755)
+        condition = units["vmpack-release.service"]["Service"]["ExecCondition"].replace("$$", "$")
+        done = subprocess.run(shlex.split(condition), env=machine.environment, check=False)
+        assert (done.returncode == 0) == goes_on
 
     def test_an_agent_that_dies_for_good_is_followed_by_a_release(
         self, units: dict[str, configparser.ConfigParser]
