@@ -61,7 +61,7 @@ def test_the_demo_keeps_its_promise(tmp_path):
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout), 2)
     assert "given back" in done.stderr
-    assert running("vmpack-demo") == []
+    assert running(str(tmp_path)) == []
     replayed = subprocess.run(
         [sys.executable, "-m", "vmpack.cli.main", "replay", str(tmp_path / "journal"), "--json"],
         capture_output=True,

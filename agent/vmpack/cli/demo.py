@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,25 @@ def run(args: argparse.Namespace) -> int:
 
     if not 2 <= args.guests <= MOST_GUESTS:
         raise UsageError(f"--guests {args.guests}: the demo runs with 2 to {MOST_GUESTS}")
+    if args.json not in (None, "-"):
+        _check_can_write(Path(args.json))
     argv = [sys.executable, "-m", "vmpack.demo", "--guests", str(args.guests)]
     if args.json is not None:
         argv += ["--json", args.json]
     if args.keep is not None:
         argv += ["--keep", str(args.keep)]
     return supervise(argv)
+
+
+def _check_can_write(path: Path) -> None:
+    """Opens nothing: the file stays as it is until there is a summary. Raises UsageError."""
+    if os.path.isdir(path):  # unlike Path's, it is silent where this user may not look
+        problem = "it is a folder"
+    elif os.path.exists(path):
+        problem = "" if os.access(path, os.W_OK) else "no permission"
+    elif not os.path.isdir(path.parent):
+        problem = f"this user finds no folder {path.parent}"
+    else:
+        problem = "" if os.access(path.parent, os.W_OK | os.X_OK) else "no permission for its folder"
+    if problem:
+        raise UsageError(f"cannot write {path}: {problem}", "give --json a file that can be written")

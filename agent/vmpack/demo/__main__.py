@@ -6,7 +6,6 @@ import argparse
 import json
 import signal
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -31,10 +30,9 @@ def main() -> int:
 
 def _run(args: argparse.Namespace) -> int:
     view = View(stream_beside(args.json))
-    with tempfile.TemporaryDirectory(prefix="vmpack-demo-") as folder:
-        keep_dir = args.keep or Path(folder)
-        with view, Lab.embedded() as lab:
-            summary = Story(lab, args.guests, keep_dir, view.tell, view.show).run()
+    with view, Lab.embedded() as lab:
+        keep_dir = args.keep or lab.state.root / "demo"  # goes with the lab, also after a kill
+        summary = Story(lab, args.guests, keep_dir, view.tell, view.show).run()
     view.tell("")
     for line in lines(summary):
         view.tell(f"  {line}")
