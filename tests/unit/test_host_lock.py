@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.waiting import eventually
 
 from vmpack.errors import AccessError, AlreadyRunningError
 from vmpack.host.lock import HostLock, host_locks
@@ -73,7 +75,7 @@ def test_a_file_that_was_taken_away_meanwhile_is_not_the_lock(
     real_flock, taken_away = fcntl.flock, []
 
     def flock(handle: int, mode: int) -> None:
-        if not taken_away:
+        if mode & fcntl.LOCK_NB and not taken_away:
             taken_away.append(next(tmp_path.iterdir()))
             taken_away[0].unlink()
         real_flock(handle, mode)
@@ -81,6 +83,42 @@ def test_a_file_that_was_taken_away_meanwhile_is_not_the_lock(
     monkeypatch.setattr(fcntl, "flock", flock)
     with HostLock("qemu/system/1234", tmp_path), pytest.raises(AlreadyRunningError):
         HostLock("qemu/system/1234", tmp_path).take()
+
+
+def test_files_of_dead_agents_are_swept_and_those_of_living_ones_kept(tmp_path: Path) -> None:
+    """Each libvirt that ever was would leave a file for ever; a living agent's must stay its own."""
+    (tmp_path / "agent-0123456789abcdef.lock").write_text("4711\n")
+    (tmp_path / "agent.conf").write_text("not ours")
+
+    with HostLock("one", tmp_path) as one, HostLock("two", tmp_path) as two:
+        assert set(tmp_path.iterdir()) == {one._own, two._own, tmp_path / "agent.conf"}
+        with pytest.raises(AlreadyRunningError):
+            HostLock("one", tmp_path).take()
+
+
+def test_a_start_waits_for_a_sweep(tmp_path: Path) -> None:
+    """A sweep tries a dead agent's file; who starts on it meanwhile must not be told that an agent runs."""
+    sweeping = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(sweeping, fcntl.LOCK_EX)
+    lock = HostLock("one", tmp_path)
+    lock._own.touch()
+    with lock._own.open() as tried:
+        fcntl.flock(tried, fcntl.LOCK_EX)
+        starting = threading.Thread(target=lock.take, daemon=True)
+        starting.start()
+        eventually("it waits", lambda: is_blocked_on(tmp_path))
+        lock._own.unlink()
+    os.close(sweeping)
+    starting.join(60)
+
+    assert lock._own.exists()
+    lock.drop()
+
+
+def is_blocked_on(path: Path) -> bool:
+    """Somebody waits for the lock on this file or directory."""
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(f":{path.stat().st_ino} " in line for line in waiting)
 
 
 AS_NOBODY = """

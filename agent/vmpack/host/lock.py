@@ -55,10 +55,12 @@ class HostLock:
             raise self._taken(self._of_root, holder)
         own_directory(self._run_dir)
         own_directory(self._own.parent, 0o711)
-        handle = self._locked()
-        while not _is_at(self._own, handle):
-            os.close(handle)
+        with self._alone_in_directory():
             handle = self._locked()
+            while not _is_at(self._own, handle):
+                os.close(handle)
+                handle = self._locked()
+            self._sweep()
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         self._handle = handle
@@ -70,6 +72,30 @@ class HostLock:
                 self._own.unlink()
             os.close(self._handle)
             self._handle = None
+
+    @contextmanager
+    def _alone_in_directory(self) -> Iterator[None]:
+        """Locks are taken one at a time: who starts must not meet a sweep that tries the same file."""
+        try:
+            handle = os.open(self._own.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise disk_error("open", self._own.parent, error) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _sweep(self) -> None:
+        """Take away what dead agents left: files that nobody holds."""
+        for path in self._own.parent.glob("agent-*.lock"):
+            with suppress(OSError):
+                handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                finally:
+                    os.close(handle)
 
     def _locked(self) -> int:
         try:
