@@ -113,7 +113,7 @@ def test_a_senseless_interval_is_one_clear_error(
     assert memory_coordinator.main(words) == 2
 
     said = capsys.readouterr().err
-    assert interval in said and said.startswith("vmpack: ") and "Traceback" not in said
+    assert interval in said and said.startswith("memory_coordinator: ") and "Traceback" not in said
     assert started.config is None
 
 

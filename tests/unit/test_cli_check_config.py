@@ -23,6 +23,7 @@ def test_check_config_names_every_mistake(tmp_path: Path, capsys: pytest.Capture
 
     assert main(["check-config", str(file)]) == 78
     text = capsys.readouterr().err
+    assert [line.partition(str(file))[0] for line in text.splitlines()[:-1]] == ["vmpack: "] * 2
     assert "memory.interval_s" in text and "memory.flor_ratio" in text and "memory.floor_ratio" in text
     record = json.loads(told(["check-config", "--json", str(file)], capsys, 78))
     assert len(record["mistakes"]) == 2 and record["keys"] == []

@@ -1,8 +1,9 @@
 """The `vmpack` program: finds the command, imports that one alone, and turns errors into one clear line.
 
 Each command is a module with `add_parser(subparsers)` and `run(args) -> int`. Called by the console
-script. Promises: a VmpackError ends as `vmpack: message` and `  hint` on stderr with the error's exit
-code; Ctrl-C ends with 130; a closed pipe ends quietly; no traceback for anything foreseen.
+script. Promises: a VmpackError ends as `vmpack: message` (so on every line of it) and `  hint` on stderr
+with the error's exit code; Ctrl-C ends with 130; a closed pipe ends quietly; no traceback for anything
+foreseen.
 """
 
 from __future__ import annotations
@@ -63,21 +64,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: _dispatch(given))
 
 
-def guarded(body: Callable[[], int]) -> int:
-    """Run a command's body; a foreseen failure becomes a line on stderr and an exit code."""
+def guarded(body: Callable[[], int], program: str = "vmpack") -> int:
+    """Run a command's body; a foreseen failure becomes a line of this program on stderr and an exit code."""
     try:
         code = body()
         sys.stdout.flush()
     except VmpackError as error:
-        return _failed(error)
+        return _failed(program, error)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("libvirt", "libvirt_qemu", "rich"):
             raise
         return _failed(
+            program,
             UnavailableError(
                 f"Python's {error.name} module is not installed for {sys.executable}",
                 f"install the package python3-{error.name.partition('_')[0]} of your distribution",
-            )
+            ),
         )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,8 +90,9 @@ def guarded(body: Callable[[], int]) -> int:
     return code
 
 
-def _failed(error: VmpackError) -> int:
-    sys.stderr.write(f"vmpack: {shown(error.message, keep_newlines=True)}\n")
+def _failed(program: str, error: VmpackError) -> int:
+    for line in shown(error.message, keep_newlines=True).split("\n"):
+        sys.stderr.write(f"{program}: {line}\n")
     if error.hint:
         sys.stderr.write(f"  {shown(error.hint, keep_newlines=True)}\n")
     return error.exit_code

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from vmpack.cli.agent import add_arguments, log_to, start
 from vmpack.cli.main import guarded
 
+PROGRAM = "memory_coordinator"
 QUIET_LINE_EVERY = 12
 
 DESCRIPTION = """\
@@ -29,7 +30,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="memory_coordinator",
+        prog=PROGRAM,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     log_to(sys.stdout, logging.DEBUG if args.verbose else logging.INFO)
-    return guarded(lambda: start(args, args.interval, quiet_line_every=QUIET_LINE_EVERY, reloads=False))
+    return guarded(
+        lambda: start(args, args.interval, quiet_line_every=QUIET_LINE_EVERY, reloads=False), PROGRAM
+    )
 
 
 if __name__ == "__main__":
