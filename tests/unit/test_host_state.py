@@ -7,7 +7,7 @@ import pytest
 from tests import builders
 from tests.host_doubles import DECISION
 
-from vmpack.errors import VmpackError
+from vmpack.errors import AccessError, VmpackError
 from vmpack.host.state import State
 from vmpack.model.host import Claim
 from vmpack.model.plan import Remembered
@@ -83,3 +83,22 @@ def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> N
         State(tmp_path / "file" / "state", "boot-1").prepare()
 
     assert str(tmp_path) in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["state", "state/journal"])
+@pytest.mark.parametrize("kind", ["symlink", "open to all"])
+def test_a_directory_that_others_could_write_in_is_refused(name: str, kind: str, tmp_path: Path) -> None:
+    """Root's agent would write where somebody else's link points, or believe what he put there."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    if kind == "symlink":
+        (tmp_path / "elsewhere").mkdir()
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.mkdir()
+        path.chmod(0o777)
+
+    with pytest.raises(AccessError) as caught:
+        State(tmp_path / "state", "boot-1").prepare()
+
+    assert str(path) in caught.value.message and "--state-dir" in caught.value.hint

@@ -1,4 +1,4 @@
-"""A directory that is ours: for the lock and the socket, which nobody else may replace."""
+"""A directory that is ours: for lock, socket and state, which nobody else may replace."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def own_directory(path: Path, mode: int = 0o755) -> None:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
         raise AccessError(
             f"{path} is not a directory that only its owner, this user, can write in",
-            "remove it, or name another one with --run-dir",
+            "remove it, or name another one (--run-dir, --state-dir)",
         )

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from vmpack.errors import BadDataError, VmpackError
+from vmpack.host.directory import own_directory
 from vmpack.model.codec import dumps, loads
 from vmpack.model.host import Claim
 from vmpack.model.plan import Remembered
-from vmpack.publish.atomic import disk_error, make_directory, set_aside, write_atomically
+from vmpack.publish.atomic import disk_error, set_aside, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,12 @@ class State:
         self._boot_id = BOOT_ID_PATH.read_text(encoding="ascii").strip() if boot_id is None else boot_id
 
     def prepare(self) -> None:
-        """Create the directory. Raises VmpackError with a hint when that is not possible."""
-        make_directory(self._directory, 0o750)
+        """Create the directory and its journal's.
+
+        Raises VmpackError with a hint when that is not possible, or when somebody else could write there.
+        """
+        own_directory(self._directory, 0o750)
+        own_directory(self._directory / "journal", 0o750)
 
     def remembered(self) -> Remembered:
         """What the last agent of this boot remembered; nothing when there is none or the file is broken."""
