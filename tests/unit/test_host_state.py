@@ -102,3 +102,28 @@ def test_a_directory_that_others_could_write_in_is_refused(name: str, kind: str,
         State(tmp_path / "state", "boot-1").prepare()
 
     assert str(path) in caught.value.message and "--state-dir" in caught.value.hint
+
+
+def test_an_unreadable_file_is_said_once_until_it_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Claims are read in every interval: one mistake must not fill the log, nor its return be silent."""
+    state, path = State(tmp_path, "boot-1"), tmp_path / "claims.json"
+    for _ in range(2):
+        path.mkdir()
+        assert [state.claims() for _ in range(3)] == [()] * 3
+        path.rmdir()
+        assert state.claims() == ()
+
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and all("move it away" in text and "dmesg" not in text for text in said)
+
+
+def test_a_file_in_the_directorys_place_is_said(tmp_path: Path) -> None:
+    """`dmesg` holds nothing about a file that is simply in the way."""
+    (tmp_path / "state").write_text("")
+
+    with pytest.raises(VmpackError) as caught:
+        State(tmp_path / "state", "boot-1").prepare()
+
+    assert "move it away" in caught.value.hint

@@ -53,6 +53,7 @@ class State:
         self._claims_path = directory / "claims.json"
         self._directory = directory
         self._frozen_here = False
+        self._faults: dict[Path, str] = {}
         self._boot_id = BOOT_ID_PATH.read_text(encoding="ascii").strip() if boot_id is None else boot_id
 
     def prepare(self) -> None:
@@ -65,7 +66,7 @@ class State:
 
     def remembered(self) -> Remembered:
         """What the last agent of this boot remembered; nothing when there is none or the file is broken."""
-        kept = _read(RememberedFile, self._remembered_path)
+        kept = self._read(RememberedFile, self._remembered_path)
         if kept is None:
             return Remembered()
         if kept.boot_id != self._boot_id:
@@ -100,32 +101,38 @@ class State:
 
     def claims(self) -> tuple[Claim, ...]:
         """The uses of the host's room that are not running VMs."""
-        kept = _read(ClaimsFile, self._claims_path)
+        kept = self._read(ClaimsFile, self._claims_path)
         return kept.claims if kept else ()
 
     def save_claims(self, claims: tuple[Claim, ...]) -> None:
         """Replace the claims. Raises VmpackError when the disk fails."""
         write_atomically(self._claims_path, dumps(ClaimsFile(FORMAT, claims)) + "\n", mode=0o640)
 
+    def _read(self, cls: type[T], path: Path) -> T | None:
+        try:
+            kept = loads(cls, path.read_bytes())
+            if getattr(kept, "format", None) != FORMAT:
+                raise BadDataError(f"format {getattr(kept, 'format', None)} is not {FORMAT}")
+        except FileNotFoundError:
+            self._faults.pop(path, None)
+            return None
+        except OSError as error:
+            self._say_once(path, f"{disk_error('read', path, error)}; going on without it")
+            return None
+        except BadDataError as error:
+            self._put_away(path, error)
+            return None
+        self._faults.pop(path, None)
+        return kept
 
-def _read(cls: type[T], path: Path) -> T | None:
-    try:
-        kept = loads(cls, path.read_bytes())
-        if getattr(kept, "format", None) != FORMAT:
-            raise BadDataError(f"format {getattr(kept, 'format', None)} is not {FORMAT}")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        log.warning("%s; going on without it", disk_error("read", path, error))
-        return None
-    except BadDataError as error:
-        _put_away(path, error)
-        return None
-    return kept
+    def _put_away(self, path: Path, error: BadDataError) -> None:
+        try:
+            log.warning("%s is broken (%s): set aside as %s", path, error.message, set_aside(path).name)
+        except VmpackError as failure:
+            self._say_once(path, f"{path} is broken ({error.message}) and could not be set aside: {failure}")
 
-
-def _put_away(path: Path, error: BadDataError) -> None:
-    try:
-        log.warning("%s is broken (%s): set aside as %s", path, error.message, set_aside(path).name)
-    except VmpackError as failure:
-        log.warning("%s is broken (%s) and could not be set aside: %s", path, error.message, failure)
+    def _say_once(self, path: Path, fault: str) -> None:
+        """Claims are read in every interval."""
+        if self._faults.get(path) != fault:
+            log.warning("%s", fault)
+        self._faults[path] = fault

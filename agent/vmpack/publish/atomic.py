@@ -14,12 +14,16 @@ from pathlib import Path
 from vmpack.errors import AccessError, UnavailableError, VmpackError
 
 _RIGHTS = "this user has no right to that: give it the right, or choose another place"
+_IN_THE_WAY = "a file is where that directory belongs: move it away, or choose another place"
 _HINTS = {
     errno.ENOSPC: "free some space on that file system",
     errno.EDQUOT: "free some space: the disk quota is used up",
     errno.EROFS: "that file system is mounted read-only: mount it read-write, or choose another directory",
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
+    errno.EISDIR: "a directory is where that file belongs: move it away",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
     errno.ENOENT: "create the directory, or choose another one",
 }
 
