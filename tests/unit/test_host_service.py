@@ -237,6 +237,33 @@ def test_releasing_all_freezes_the_host(tmp_path: Path) -> None:
     assert any(guest.balloon_bytes < 256 * MIB for guest in host.guests.values())
 
 
+def test_the_status_after_a_release_or_freeze_is_of_the_host_as_it_now_is(tmp_path: Path) -> None:
+    """Who looks right after it must not see VMs still packed, and ask what the release did."""
+    host, loop, service = packed(tmp_path)
+
+    service.release(None)
+
+    newest = service.status().interval
+    assert newest and newest.snapshot.frozen and newest.outcomes == ()
+    assert [guest.balloon_bytes for guest in newest.snapshot.guests] == [256 * MIB] * 2
+    assert newest.plan.offer.packed_bytes == 0
+
+    service.freeze(False)
+    turns(loop, 12, host.clock)
+    host.plans.clear()
+    service.freeze(True)
+    newest = service.status().interval
+    assert newest and newest.snapshot.frozen and host.plans == []
+
+
+def test_a_host_that_cannot_be_seen_is_frozen_all_the_same(tmp_path: Path) -> None:
+    """When libvirt fails is when the administrator wants everything to stop."""
+    host, _, service = packed(tmp_path)
+    host.errors = [UnavailableError("libvirt is gone")]
+
+    assert service.freeze(True).frozen and service.status().frozen
+
+
 def test_a_full_disk_keeps_no_memory_from_a_vm(tmp_path: Path) -> None:
     """A release is often asked for when much is broken already; it must not need the disk, nor be undone."""
     (tmp_path / "file").write_text("")

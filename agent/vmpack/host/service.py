@@ -1,7 +1,8 @@
 """The one class behind every way to ask or tell the agent something: socket, command line, later the manager.
 
 Reads answer from the newest interval without waiting. Changes take the loop's lock, look at the host afresh,
-and are done before they answer; each says in numbers why it refuses.
+and are done before they answer; each says in numbers why it refuses. What stops the host takes a turn of its
+own (which then changes nothing), so that the next read shows the host as it now is.
 """
 
 from __future__ import annotations
@@ -156,19 +157,26 @@ class HostService:
             given, remembered = self._release.carry_out(loop.remembered, loop.settings, uuids)
             loop.keep(remembered)
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
+            if vm is None:
+                loop.attempt()
             return given
 
     def freeze(self, on: bool) -> FreezeState:
         """Stop all changes on this host, or allow them again. Takes effect before it answers."""
-        self._state.freeze(on)
-        log.info("changes on this host are %s", "frozen" if on else "allowed again")
+        self._mark(on)
         with self._loop.lock:
+            if on:
+                self._loop.attempt()
             return FreezeState(on)
+
+    def _mark(self, frozen: bool) -> None:
+        self._state.freeze(frozen)
+        log.info("changes on this host are %s", "frozen" if frozen else "allowed again")
 
     def _freeze_for_release(self) -> None:
         """The VMs come first: a disk that fails must not keep their memory from them."""
         try:
-            self.freeze(True)
+            self._mark(True)
         except VmpackError as error:
             log.warning("frozen only until the agent's restart: %s", error)
 
