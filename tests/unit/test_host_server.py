@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,10 +21,8 @@ from vmpack.errors import (
     AlreadyRunningError,
     BadDataError,
     ConfigError,
-    UnavailableError,
     VmpackError,
 )
-from vmpack.host import client as client_module
 from vmpack.host import server as server_module
 from vmpack.host.client import AgentClient
 from vmpack.host.peer import Peer, Rights, group_id, peer_of
@@ -278,21 +275,6 @@ def test_a_busy_agent_is_not_called_absent(
     assert not (tmp_path / "marked").exists()
 
 
-def test_an_agent_that_does_not_answer_in_time_is_busy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stopped or overloaded agent still has the host: "start one" would be the wrong advice."""
-    monkeypatch.setattr(client_module, "READ_TIME_S", 0.05)
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "agent.sock"))
-        listening.listen()
-
-        with pytest.raises(AgentBusyError, match="no answer within") as caught:
-            AgentClient(tmp_path / "agent.sock").status()
-
-    assert caught.value.exit_code == 75
-
-
 def test_only_root_and_the_agents_user_may_use_the_socket(server: Server, tmp_path: Path) -> None:
     """Promise 7: without a configured group nobody else may even connect."""
     mode = stat.S_IMODE((tmp_path / "run" / "agent.sock").stat().st_mode)
@@ -392,53 +374,3 @@ def test_a_path_too_long_for_a_socket_is_said(service: HostService, tmp_path: Pa
     """The kernel's own message for this helps nobody."""
     with pytest.raises(BadDataError, match="107 bytes"):
         Server(tmp_path / ("x" * 120) / "agent.sock", service, NOBODY)
-
-
-def test_no_agent_is_one_clear_error(tmp_path: Path) -> None:
-    """`vmpack status` without an agent must say how to start one; scripts see exit code 69."""
-    with pytest.raises(UnavailableError) as caught:
-        AgentClient(tmp_path / "agent.sock").status()
-
-    assert str(tmp_path) in caught.value.message and "vmpack agent" in caught.value.hint
-    assert caught.value.exit_code == 69
-
-
-def test_an_agent_that_hangs_up_is_one_clear_error(tmp_path: Path) -> None:
-    """A crash in the middle of an answer must not show a traceback."""
-    path = tmp_path / "agent.sock"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-        hang_up = threading.Thread(target=lambda: listening.accept()[0].close())
-        hang_up.start()
-
-        with pytest.raises(UnavailableError, match="broke off"):
-            AgentClient(path).status()
-        hang_up.join()
-
-
-def test_another_versions_answer_is_said(tmp_path: Path) -> None:
-    """After an upgrade the old agent still runs: the command must say so instead of guessing."""
-    path = tmp_path / "agent.sock"
-    body = b'{"version":"0.0.1"}'
-    text = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body)
-
-    def answer() -> None:
-        channel = listening.accept()[0]
-        with channel:
-            asked = b""
-            while not asked.endswith(b"{}"):
-                asked += channel.recv(65536)
-            channel.sendall(text)
-
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-        thread = threading.Thread(target=answer)
-        thread.start()
-
-        with pytest.raises(BadDataError) as caught:
-            AgentClient(path).status()
-        thread.join()
-
-    assert "restart" in caught.value.hint
