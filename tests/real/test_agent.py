@@ -326,7 +326,10 @@ def test_the_service_manager_is_told_of_every_step(lab: Lab, two: list[LabGuest]
                 pass
             return said
 
-        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "JOURNAL_STREAM": "8:1"}
+        (tmp_path / "log").touch()
+        stream = (tmp_path / "log").stat()
+        journal = f"{stream.st_dev}:{stream.st_ino}"
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "JOURNAL_STREAM": journal}
         with AgentProcess(tmp_path, lab.uri, "--observe", **environment) as agent:
             assert heard("READY=1")
             assert "STATUS=observing: 2 VMs" in heard("WATCHDOG=1")
