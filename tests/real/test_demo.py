@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import vmpack
+from tests.everyone import environment_for_everyone
 from tests.waiting import eventually
 from vmpack.units import MIB
 
@@ -133,27 +132,17 @@ def test_the_demo_with_more_guests(tmp_path, guests):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_the_demo_as_an_ordinary_user():
     """Most people try things without root first, and a service user may even have root's HOME."""
-    home = Path("/tmp") / f"vmpack-demo-test-{os.getpid()}"
-    shutil.copytree(Path(vmpack.__file__).parent, home / "code/vmpack")
-    os.chown(home, NOBODY, NOBODY)
-    site = [path for path in sys.path if path.endswith("site-packages")]
-    for name in ("rich", "markdown_it", "mdurl", "pygments", "prometheus_client"):
-        found = next(Path(folder) / name for folder in site if (Path(folder) / name).is_dir())
-        shutil.copytree(found, home / "code" / name)
-    try:
-        done = subprocess.run(
-            ["/usr/bin/python3", "-m", "vmpack.cli.main", "demo", "--guests", "2", "--json", "-"],
-            user=NOBODY,
-            group=NOBODY,
-            extra_groups=[],
-            env={"PATH": os.environ["PATH"], "HOME": "/root", "PYTHONPATH": str(home / "code")},
-            cwd="/",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        shutil.rmtree(home)
+    done = subprocess.run(
+        ["/usr/bin/python3", "-m", "vmpack.cli.main", "demo", "--guests", "2", "--json", "-"],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        env=environment_for_everyone(HOME="/root"),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr
     check(json.loads(done.stdout), 2)

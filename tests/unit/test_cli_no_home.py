@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.everyone import environment_for_everyone
 
 NOBODY = 64999
 """A user whom no host's user database knows."""
@@ -25,8 +26,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 def as_nobody(words: str, home: Path | None, base: Path) -> subprocess.CompletedProcess[str]:
     """Run a command as a user without rights."""
     base.chmod(0o711)
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(filter(None, sys.path))}
-    environment |= {"HOME": str(home)} if home else {}
+    environment = environment_for_everyone(**({"HOME": str(home)} if home else {}))
     return subprocess.run(
         [sys.executable, "-c", f"import vmpack.cli.main\n{DROP}", *words.split()],
         env=environment,

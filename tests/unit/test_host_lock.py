@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.everyone import environment_for_everyone
 from tests.waiting import eventually
 
 from vmpack.errors import AccessError, AlreadyRunningError
@@ -157,7 +158,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def as_nobody(*arguments: Path) -> list[str]:
     """What AS_NOBODY prints."""
     argv = [sys.executable, "-c", AS_NOBODY, *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(
+        argv, env=environment_for_everyone(), cwd="/", capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
