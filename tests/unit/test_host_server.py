@@ -263,16 +263,19 @@ def test_a_busy_agent_is_not_called_absent(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A release would go on alone and say "kill" of a healthy agent; a freeze would look as if done."""
+    """A release would go on alone and say "kill" of a healthy agent; a freeze would be lost."""
     for _ in range(server_module.REQUESTS_MAX):
         dawdle()
     where = ["--socket", str(client.socket_path), "--state-dir", str(tmp_path / "marked")]
 
-    for command in (["release", "--all"], ["freeze"]):
-        assert main([*command, *where]) == 75
-        said = capsys.readouterr()
-        assert "is busy" in said.err and "try again" in said.err and said.out == ""
+    assert main(["release", "--all", *where]) == 75
+    said = capsys.readouterr()
+    assert "is busy" in said.err and "try again" in said.err and said.out == ""
     assert not (tmp_path / "marked").exists()
+
+    assert main(["freeze", *where]) == 3
+    assert "no running agent confirmed it" in (told := capsys.readouterr().out) and "is busy" in told
+    assert (tmp_path / "marked" / "frozen").exists()
 
 
 def test_only_root_and_the_agents_user_may_use_the_socket(server: Server, tmp_path: Path) -> None:

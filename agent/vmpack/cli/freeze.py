@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vmpack.cli import agent_access
-from vmpack.errors import AgentBusyError, UnavailableError
+from vmpack.errors import UnavailableError
 
 DESCRIPTION = """\
 Stop all changes on this host: VMs keep the memory they have, the agent goes on watching. It holds
@@ -51,9 +51,8 @@ def run(args: argparse.Namespace) -> int:
     wanted = not args.off
     try:
         frozen = agent_access.client(args).freeze(wanted).frozen
-    except AgentBusyError:
-        raise
     except UnavailableError as error:
+        # Also when an agent is there and does not answer: it looks for the mark before it changes anything.
         return _mark(args, wanted, error)
     if args.json:
         _print_record(frozen, None)

@@ -60,7 +60,7 @@ class AgentClient:
 
     def freeze(self, on: bool) -> FreezeState:
         """Stop all changes on this host, or allow them again."""
-        return self._post(FreezeState, "freeze", {"on": on})
+        return self._post(FreezeState, "freeze", {"on": on}, READ_TIME_S)
 
     def metrics(self) -> bytes:
         """Prometheus text."""
