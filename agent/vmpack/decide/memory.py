@@ -143,9 +143,7 @@ def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings
             limits = by_nominal[guest.nominal_bytes] = sizes(guest.nominal_bytes, rules)
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
         need = demand(guest, known, snapshot, limits, rules)
-        held = guest.balloon_bytes
-        if known.target_bytes is not None and known.target_bytes > held:
-            held = known.target_bytes
+        held = known.promised_bytes or guest.balloon_bytes
         seats.append(_Seat(guest, known, need, held, limits))
     return seats
 
@@ -296,11 +294,15 @@ def _actions(
         stays = move.to_bytes == guest.balloon_bytes
         if stays and move.reason.rule not in (STOPPED_SHORT, OVERTAKEN, PAYS):
             continue
-        promised = seat.held_bytes if seat.held_bytes > guest.balloon_bytes else 0
         action = SetMemory(
-            guest.uuid, guest.name, guest.balloon_bytes, move.to_bytes, guest.nominal_bytes, promised
+            guest.uuid,
+            guest.name,
+            guest.balloon_bytes,
+            move.to_bytes,
+            guest.nominal_bytes,
+            seat.known.promised_bytes,
         )
-        if move.to_bytes > seat.held_bytes:
+        if action.grows:
             grows.append((guest.balloon_bytes / max(1, seat.need.minimum_bytes), guest.uuid, action))
         else:
             shrinks.append((move.to_bytes - seat.held_bytes, guest.uuid, action))

@@ -68,7 +68,7 @@ def _place(
 ) -> _Place:
     before = remembered.guests.get(guest.uuid)
     known = learn(guest, before, now_s, sizes(guest.nominal_bytes, rules), rules)
-    held = max(guest.balloon_bytes, known.target_bytes or 0)
+    held = known.promised_bytes or guest.balloon_bytes
     if uuids is None:
         return _Place(guest, known, held, max(held, ceiling_bytes(guest, known)))
     return _Place(guest, known, held, guest.nominal_bytes if guest.uuid in uuids else None)
@@ -84,13 +84,19 @@ def _targets(places: list[_Place], room: int, shares: int) -> list[int]:
 def _orders(places: list[_Place], targets: list[int]) -> list[SetMemory]:
     """A grow for each that is to have more, and a halt for each whose balloon still shrinks."""
     orders = []
-    for (guest, known, held, most), target in zip(places, targets, strict=True):
+    for (guest, known, _, most), target in zip(places, targets, strict=True):
         shrinks = known.target_bytes is not None and known.target_bytes < guest.balloon_bytes
         if most is None or guest.job is not None or not (target > guest.balloon_bytes or shrinks):
             continue
-        promised = held if held > guest.balloon_bytes else 0
         orders.append(
-            SetMemory(guest.uuid, guest.name, guest.balloon_bytes, target, guest.nominal_bytes, promised)
+            SetMemory(
+                guest.uuid,
+                guest.name,
+                guest.balloon_bytes,
+                target,
+                guest.nominal_bytes,
+                known.promised_bytes,
+            )
         )
     return orders
 

@@ -129,6 +129,12 @@ class RememberedGuest(NamedTuple):
     rss_bytes: int | None = None
     """Of its QEMU: what a VM that falls silent most likely still has."""
 
+    @property
+    def promised_bytes(self) -> int:
+        """What the order under way lets it grow to; 0 when none does."""
+        target = self.target_bytes
+        return target if target is not None and target > self.balloon_bytes else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
