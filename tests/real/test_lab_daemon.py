@@ -14,9 +14,10 @@ import pytest
 
 import vmpack
 from tests.waiting import eventually
+from vmpack.errors import GuestGoneError, UnavailableError
 from vmpack.lab.daemon import leftovers, running_reaper
 from vmpack.lab.guest_spec import GuestSpec
-from vmpack.lab.lab import Lab, end_lab
+from vmpack.lab.lab import Lab, LabGuest, end_lab
 from vmpack.lab.state import StateFolder, named_state
 
 _NOBODY = 65534
@@ -161,3 +162,30 @@ def test_the_systems_libvirt_is_left_alone() -> None:
         assert files() == before
         assert Path("/proc/mounts").read_text() == mounts
     assert files() == before
+
+
+def test_libvirt_killed_and_back_keeps_the_guests() -> None:
+    """Tests of a crashed libvirt stand on this: its guests must run on, and be found again afterwards."""
+    with Lab.private() as lab:
+        (guest,) = lab.start(GuestSpec("survivor"))
+        lab.wait_ready()
+        qemu, daemon, up_s = guest.pid, lab.libvirt_pid, guest.control.ping()
+
+        lab.kill_libvirt()
+        assert not Path(f"/proc/{daemon}").exists()
+        assert Path(f"/proc/{qemu}").exists()
+        assert guest.control.ping() > up_s
+        lab.restart_libvirt()
+
+        assert lab.libvirt_pid != daemon
+        found = eventually("the connection is back", lambda: _found(lab, "survivor"))
+        assert found.pid == qemu
+        lab.kill_libvirt()
+    assert not Path(f"/proc/{qemu}").exists()
+
+
+def _found(lab: Lab, name: str) -> LabGuest | None:
+    try:
+        return lab.guest(name)
+    except (GuestGoneError, UnavailableError):
+        return None

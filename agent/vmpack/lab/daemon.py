@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,6 +42,40 @@ class PrivateDaemon:
         self.pid_folder = run / "qemu/run" if session else run / "qemu"
         self._state = state
         self._reaper = reaper
+
+    @property
+    def pid(self) -> int:
+        """Process id of the daemon, or of the one that was killed last."""
+        return int((self._state.root / "daemon.pid").read_text())
+
+    def kill(self) -> None:
+        """End the daemon as a crash does (kill -9); its guests run on, until `restart` or the lab's end.
+
+        Raises HypervisorError where the lab does not run.
+        """
+        pid = self.pid
+        self._tell_reaper(signal.SIGUSR1)
+        _wait_until(lambda: not Path(f"/proc/{pid}").exists(), f"the libvirt daemon {pid} does not end")
+
+    def restart(self) -> None:
+        """Start the daemon again after `kill`; returns once it answers. Raises HypervisorError."""
+        self._tell_reaper(signal.SIGUSR2)
+        _wait_until(self.answers, f"the libvirt daemon does not come back: {_last_words(self._state)}")
+
+    def answers(self) -> bool:
+        """Does the daemon take connections?"""
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(self.socket))
+            except OSError:
+                return False
+        return True
+
+    def _tell_reaper(self, number: signal.Signals) -> None:
+        reaper = running_reaper(self._state)
+        if reaper is None:
+            raise HypervisorError(f"no lab runs in {self._state.root}", "start it with `vmpack lab up`")
+        os.kill(reaper, number)
 
     def stop(self) -> None:
         """End the daemon and its guests; returns when none is left. Raises HypervisorError."""
@@ -72,6 +107,7 @@ def start_daemon(state: StateFolder, detached: bool) -> PrivateDaemon:
             output=output,
             detached=detached,
             new_session=True,
+            outages=True,
         )
         os.truncate(lock, 0)
         os.write(lock, str(reaper.pid).encode())
@@ -210,15 +246,20 @@ def _command(state: StateFolder, daemon: str) -> list[str]:
 
 def _wait_until_it_answers(private: PrivateDaemon, reaper: Reaper, state: StateFolder) -> None:
     deadline_s = time.monotonic() + START_DEADLINE_S
-    while True:
-        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
-            client.connect(str(private.socket))
-            return
+    while not private.answers():
         if reaper.poll() is not None:
             raise HypervisorError("the private libvirt daemon ended at once", _last_words(state))
         if time.monotonic() > deadline_s:
             reaper.end()
             raise HypervisorError("the private libvirt daemon does not answer", _last_words(state))
+        time.sleep(0.02)
+
+
+def _wait_until(condition: Callable[[], bool], complaint: str) -> None:
+    deadline_s = time.monotonic() + START_DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise HypervisorError(complaint)
         time.sleep(0.02)
 
 

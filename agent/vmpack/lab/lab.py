@@ -199,6 +199,30 @@ class Lab:
             raise GuestGoneError(f"the lab has no guest {name!r}", f"it has {', '.join(guests) or 'none'}")
         return guests[name]
 
+    @property
+    def libvirt_pid(self) -> int:
+        """Process id of the lab's libvirt daemon. Raises UnavailableError where libvirt is embedded."""
+        return self._daemon().pid
+
+    def kill_libvirt(self) -> None:
+        """Kill the lab's libvirt daemon as a crash would (kill -9); the guests run on without it.
+
+        Raises UnavailableError where libvirt is embedded.
+        """
+        self._daemon().kill()
+
+    def restart_libvirt(self) -> None:
+        """Start the daemon again after `kill_libvirt`; it finds the guests, and answers when this returns.
+
+        Raises UnavailableError where libvirt is embedded, HypervisorError.
+        """
+        self._daemon().restart()
+
+    def _daemon(self) -> PrivateDaemon:
+        if isinstance(self._libvirt, EmbeddedLibvirt):
+            raise UnavailableError("an embedded lab has no libvirt daemon", "use a private lab")
+        return self._libvirt
+
     def close(self) -> None:
         """Destroy all guests, end the daemon, delete the folder.
 

@@ -6,7 +6,10 @@ once (libvirt waits for that), and when the program ends, or SIGTERM comes, or t
 the `--tie` pipe closes), it ends the program and kills whatever is left. It stands alone, because it is
 also run as a program:
 
-    python3 -I -S reaper.py [--tie FD] [--lock FD] -- PROGRAM ARGUMENTS...
+    python3 -I -S reaper.py [--tie FD] [--lock FD] [--outages 1] -- PROGRAM ARGUMENTS...
+
+With `--outages` SIGUSR1 kills the program and nothing else, and SIGUSR2 starts it again: what it had started
+lives on meanwhile.
 """
 
 import ctypes
@@ -37,8 +40,9 @@ class Reaper:
         output: int | None = None,
         detached: bool = False,
         new_session: bool = False,
+        outages: bool = False,
     ) -> None:
-        options: list[str] = []
+        options = ["--outages", "1"] if outages else []
         fds: list[int] = []
         self._tie: int | None = None
         if not detached:
@@ -93,11 +97,16 @@ def block_signals() -> set[signal.Signals]:
 
 
 def attend(
-    child: int, signals: set[signal.Signals], reap: Callable[[], dict[int, int]], grace_s: float | None = None
+    child: int,
+    signals: set[signal.Signals],
+    reap: Callable[[], dict[int, int]],
+    grace_s: float | None = None,
+    outage: Callable[[int], int | None] | None = None,
 ) -> int:
     """Forward signals to the child until it ends; return its wait status.
 
-    With `grace_s` a child that was told to end is killed when that time is over.
+    With `grace_s` a child that was told to end is killed when that time is over. With `outage` SIGUSR1 and
+    SIGUSR2 are not forwarded: the first calls it, and it returns the child's successor, or None for the end.
     """
     deadline_s: float | None = None
     while True:
@@ -114,6 +123,11 @@ def attend(
             ended = reap()
             if child in ended:
                 return ended[child]
+        elif outage is not None and info.si_signo in (signal.SIGUSR1, signal.SIGUSR2):
+            successor = outage(child) if info.si_signo == signal.SIGUSR1 else child
+            if successor is None:
+                return signal.SIGKILL
+            child = successor
         elif info.si_code != _SI_KERNEL:  # a terminal tells the whole group by itself
             os.kill(child, info.si_signo)
             if (
@@ -174,7 +188,24 @@ def _watch_tie(fd: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_child(argv: list[str], libc: ctypes.CDLL) -> None:
+def _outage(child: int, signals: set[signal.Signals], start: Callable[[], int]) -> int | None:
+    """Kill the child and start its successor when SIGUSR2 comes; None when we are told to end instead."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while True:
+        number = signal.sigwaitinfo(signals).si_signo
+        if number == signal.SIGUSR2:
+            return start()
+        if number == signal.SIGCHLD:
+            reap_dead(-1)
+        elif number != signal.SIGUSR1:
+            return None
+
+
+def _start_child(argv: list[str], libc: ctypes.CDLL) -> int:
+    child = os.fork()
+    if child:
+        return child
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
@@ -189,17 +220,21 @@ def main() -> int:
     split = sys.argv.index("--")
     options = dict(zip(sys.argv[1:split:2], map(int, sys.argv[2:split:2]), strict=True))
     argv = sys.argv[split + 1 :]
+    outages = options.pop("--outages", 0)
     for fd in options.values():
         os.set_inheritable(fd, False)
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signals = block_signals()
-    child = os.fork()
-    if child == 0:
-        _run_child(argv, libc)
+
+    def start() -> int:
+        return _start_child(argv, libc)
+
+    child = start()
     if "--tie" in options:
         threading.Thread(target=_watch_tie, args=(options["--tie"],), daemon=True).start()
-    status = attend(child, signals, lambda: reap_dead(-1), GRACE_S)
+    outage = (lambda child: _outage(child, signals, start)) if outages else None
+    status = attend(child, signals, lambda: reap_dead(-1), GRACE_S, outage)
     _kill_descendants()
     return exit_code(status)
 
