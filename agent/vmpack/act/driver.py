@@ -120,7 +120,9 @@ def _live(connection: Any, uuid: str) -> Live:
 def _balloon_bytes(domain: Any) -> int:
     # Not info(): that follows the balloon by up to a second.
     with translated(f"read the balloon of {domain.name()}"):
-        actual_kib = domain.memoryStats().get("actual")
+        actual_kib, nominal_kib = domain.memoryStats().get("actual"), domain.maxMemory()
     if actual_kib is None:
         raise HypervisorError(f"the VM {domain.name()} has no balloon", "give it a memballoon device")
-    return int(actual_kib) * KIB
+    # The guest writes this number: an impossible one must not count as memory given or taken.
+    possible = type(actual_kib) is int and 0 < actual_kib <= nominal_kib
+    return int(actual_kib if possible else nominal_kib) * KIB

@@ -217,7 +217,7 @@ def _ask(domains: list[_Domain], moving: set[str], answers: dict[str, LiveFacts 
 def _size_bytes(domain: _Domain) -> int:
     """What libvirt itself knows of a VM that does not answer."""
     sizes = (domain.stats.get("balloon.current"), domain.stats.get("balloon.maximum"))
-    return next((size * KIB for size in sizes if type(size) is int and 0 < size <= LARGEST_KIB), 0)
+    return min((size * KIB for size in sizes if type(size) is int and 0 < size <= LARGEST_KIB), default=0)
 
 
 def _answered(domain: _Domain, facts: DomainFacts) -> bool:

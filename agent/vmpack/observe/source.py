@@ -90,18 +90,21 @@ class HostSource:
         stats, facts = reading.stats, reading.facts
         rss_bytes = _kib(stats, "balloon.rss")
         nominal_bytes = _nominal_bytes(reading)
+        balloon_bytes, balloon_fault = _balloon_bytes(reading, nominal_bytes)
         sighting, fault = date_report(stats, self._sightings.get(reading.uuid), time_s, wall_s)
         report = None
         if sighting is not None:
             self._sightings[reading.uuid] = sighting
             report, fault = read_stats(stats, nominal_bytes, sighting.sampled_s)
+        if balloon_fault is not None:
+            report, fault = None, balloon_fault
         self._tell_policy_faults(reading)
         return GuestSnapshot(
             uuid=reading.uuid,
             name=reading.name,
             state=_STATES.get(stats.get("state.state", 0), "other"),
             nominal_bytes=nominal_bytes,
-            balloon_bytes=_balloon_bytes(reading, nominal_bytes),
+            balloon_bytes=balloon_bytes,
             autodeflate=facts.autodeflate,
             stats_period_s=facts.stats_period_s,
             stats=report,
@@ -132,10 +135,15 @@ def _nominal_bytes(reading: DomainReading) -> int:
     return _kib(reading.stats, "balloon.maximum") or reading.facts.memory_bytes
 
 
-def _balloon_bytes(reading: DomainReading, nominal_bytes: int) -> int:
+def _balloon_bytes(reading: DomainReading, nominal_bytes: int) -> tuple[int, str | None]:
+    """The balloon's size and no fault; nominal and the fault where the guest claims an impossible size."""
     live_kib = reading.live.balloon_kib
-    stats = reading.stats if live_kib is None else {"balloon.current": live_kib}
-    return min(_kib(stats, "balloon.current") or nominal_bytes, nominal_bytes)
+    told = reading.stats.get("balloon.current") if live_kib is None else live_kib
+    if told is None or not reading.facts.has_balloon:
+        return nominal_bytes, None
+    if type(told) is not int or not 0 < told * KIB <= nominal_bytes:
+        return nominal_bytes, f"the size of the balloon is {told!r:.40} KiB; nominal is assumed"
+    return told * KIB, None
 
 
 def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int | None) -> int | None:
