@@ -12,16 +12,17 @@ from vmpack.lab.accelerator import Accelerator
 from vmpack.lab.domain_xml import domain_xml, read_spec
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.image import GuestImage
-from vmpack.lab.state import StateFolder
+from vmpack.lab.state import GuestFiles
 from vmpack.units import KIB, MIB
 
 _IMAGE = GuestImage(Path("/cache/vmlinuz"), Path("/cache/initramfs"), "key")
-_STATE = StateFolder(Path("/run/lab"))
+_FILES = GuestFiles(Path("/run/lab"))
+_MARK = "vmpack.lab=/far/away"
 
 
 def _domain(spec: GuestSpec, kind: str = "tcg") -> ET.Element:
     accelerator = Accelerator("kvm" if kind == "kvm" else "tcg", "")
-    return ET.fromstring(domain_xml(spec, _IMAGE, accelerator, Path("/usr/bin/qemu"), _STATE))
+    return ET.fromstring(domain_xml(spec, _IMAGE, accelerator, Path("/usr/bin/qemu"), _FILES, _MARK))
 
 
 @pytest.mark.parametrize("name", ["web-1", "a<b>&\"'", "naïve ☃", "x=1 y=2"])
@@ -59,7 +60,7 @@ def test_what_is_asked_for_is_there() -> None:
 )
 def test_what_was_asked_for_can_be_read_again(spec: GuestSpec) -> None:
     """`lab up` with other options would not notice that guests keep what they were started with."""
-    text = domain_xml(spec, _IMAGE, Accelerator("tcg", ""), Path("/usr/bin/qemu"), _STATE)
+    text = domain_xml(spec, _IMAGE, Accelerator("tcg", ""), Path("/usr/bin/qemu"), _FILES, _MARK)
     assert read_spec(text) == spec
 
 

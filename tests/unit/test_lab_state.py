@@ -73,4 +73,4 @@ def test_the_longest_names_still_make_sockets() -> None:
     monitor = root / "etc/libvirt/qemu/lib/domain-999-12345678901234567890/monitor.sock"
 
     assert len(str(monitor)) < 108
-    assert len(str(StateFolder(root).control_socket("x" * 40))) < 108
+    assert len(str(StateFolder(root).files.control_socket("x" * 40))) < 108

@@ -2,8 +2,8 @@
 
 Called by `Lab`. As root it runs in its own mount, network and host name space, where libvirt's system
 folders are the lab's; as an ordinary user it runs in session mode with its own folders. It runs below the
-reaper, so that no guest outlives it, and holds the lab's lock while it runs. The system's libvirt is never
-touched.
+reaper, so that no guest outlives it, and holds the lab's lock while it runs. Two of them can share a network
+to migrate guests to each other. The system's libvirt is never touched.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,12 +24,20 @@ from vmpack.errors import AlreadyRunningError, HypervisorError, UnavailableError
 from vmpack.lab import namespace
 from vmpack.lab.embed import QEMU_CONF, QEMU_CONF_AS_ROOT, home_environment
 from vmpack.lab.reaper import Reaper
-from vmpack.lab.state import StateFolder
+from vmpack.lab.state import FILES_FOLDER, GuestFiles, StateFolder
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0
 
 _DAEMONS = ("libvirtd", "virtqemud")
+
+
+@dataclass(frozen=True, slots=True)
+class HostNetwork:
+    """The address that guests migrate to, in a network of the lab's own or in that of another's reaper."""
+
+    address: str
+    shared_with: int | None = None
 
 
 class PrivateDaemon:
@@ -40,6 +49,7 @@ class PrivateDaemon:
         self.socket = run / f"{daemon}-sock".replace("libvirtd", "libvirt")
         self.uri = f"qemu+unix:///{'session' if session else 'system'}?socket={quote(str(self.socket))}"
         self.pid_folder = run / "qemu/run" if session else run / "qemu"
+        self.files = state.files if session else GuestFiles(Path("/run/libvirt") / FILES_FOLDER)
         self._state = state
         self._reaper = reaper
 
@@ -72,19 +82,24 @@ class PrivateDaemon:
         return True
 
     def _tell_reaper(self, number: signal.Signals) -> None:
-        reaper = running_reaper(self._state)
+        reaper = self.reaper_pid
         if reaper is None:
             raise HypervisorError(f"no lab runs in {self._state.root}", "start it with `vmpack lab up`")
         os.kill(reaper, number)
 
+    @property
+    def reaper_pid(self) -> int | None:
+        """Process id of the reaper above the daemon; None when it does not run."""
+        return running_reaper(self._state)
+
     def stop(self) -> None:
-        """End the daemon and its guests; returns when none is left. Raises HypervisorError."""
+        """End the daemon and its guests; returns when the reaper has ended. Raises HypervisorError."""
         if self._reaper is not None:
             self._reaper.end()
         stop_daemon(self._state)
 
 
-def start_daemon(state: StateFolder, detached: bool) -> PrivateDaemon:
+def start_daemon(state: StateFolder, detached: bool, network: HostNetwork | None = None) -> PrivateDaemon:
     """Start a private daemon and wait until it answers.
 
     `detached` lets it live on after this process; otherwise it ends with it. Raises AlreadyRunningError,
@@ -98,16 +113,17 @@ def start_daemon(state: StateFolder, detached: bool) -> PrivateDaemon:
             state.root / "daemon.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
         )
         stack.callback(os.close, output)
-        environment = _configure(state, daemon)
+        environment = _configure(state, daemon, network)
         (state.root / "daemon").write_text(Path(daemon).name)
         reaper = Reaper(
-            _command(state, daemon),
+            [daemon, "-f", str(_daemon_conf(state, daemon)), "-p", str(state.root / "daemon.pid")],
             environment=environment,
             lock_fd=lock,
             output=output,
             detached=detached,
             new_session=True,
             outages=True,
+            around=_namespace(state, network) if os.geteuid() == 0 else (),
         )
         os.truncate(lock, 0)
         os.write(lock, str(reaper.pid).encode())
@@ -132,7 +148,7 @@ def running_reaper(state: StateFolder) -> int | None:
 
 
 def stop_daemon(state: StateFolder) -> None:
-    """End the daemon of a lab and all its guests, also what a crash left over.
+    """End the daemon of a lab and its guests; those that a crash left over are for `kill_leftovers`.
 
     Raises HypervisorError when something still runs after a minute.
     """
@@ -149,11 +165,13 @@ def stop_daemon(state: StateFolder) -> None:
                 f"process {told} of the lab does not end", f"look at {state.root}/daemon.out"
             )
         time.sleep(0.02)
-    kill_leftovers(state)
 
 
 def kill_leftovers(state: StateFolder) -> list[int]:
-    """Kill the QEMUs of this lab that lost their parents, and return their process ids once they are gone."""
+    """Kill the QEMUs with this lab's mark, and return their process ids once they are gone.
+
+    Raises HypervisorError.
+    """
     killed = leftovers(state)
     deadline_s = time.monotonic() + STOP_DEADLINE_S
     for pid in killed:
@@ -170,7 +188,7 @@ def kill_leftovers(state: StateFolder) -> list[int]:
 
 def leftovers(state: StateFolder) -> list[int]:
     """Process ids of living QEMUs whose command line carries this lab's mark."""
-    mark = re.compile(rb"(?:^|[ \0])vmpack\.lab=" + re.escape(os.fsencode(state.root)) + rb"(?:[ \0]|$)")
+    mark = re.compile(rb"(?:^|[ \0])" + re.escape(os.fsencode(state.mark)) + rb"(?:[ \0]|$)")
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -205,12 +223,13 @@ def _take_lock(state: StateFolder) -> int:
         ) from None
 
 
-def _configure(state: StateFolder, daemon: str) -> dict[str, str]:
+def _configure(state: StateFolder, daemon: str, network: HostNetwork | None) -> dict[str, str]:
     """Write the daemon's configuration and return its environment."""
     as_root = os.geteuid() == 0
     qemu_conf = state.etc / "qemu.conf" if as_root else state.etc / "libvirt/qemu.conf"
     qemu_conf.parent.mkdir(exist_ok=True)
-    qemu_conf.write_text(QEMU_CONF_AS_ROOT if as_root else QEMU_CONF)
+    migration = f'migration_host = "{network.address}"\n' if network else ""
+    qemu_conf.write_text((QEMU_CONF_AS_ROOT if as_root else QEMU_CONF) + migration)
     log = state.root / "log"
     log.mkdir(exist_ok=True)
     daemon_conf = {
@@ -236,12 +255,11 @@ def _daemon_conf(state: StateFolder, daemon: str) -> Path:
     return state.etc / f"{Path(daemon).name}.conf"
 
 
-def _command(state: StateFolder, daemon: str) -> list[str]:
-    command = [daemon, "-f", str(_daemon_conf(state, daemon)), "-p", str(state.root / "daemon.pid")]
-    if os.geteuid() != 0:
-        return command
-    host_name = f"vmpack-{state.root.name}"
-    return [sys.executable, "-I", "-S", namespace.__file__, str(state.root), host_name, "--", *command]
+def _namespace(state: StateFolder, network: HostNetwork | None) -> list[str]:
+    words = [str(state.root), f"vmpack-{state.root.name}"]
+    if network is not None:
+        words += [network.address, *([] if network.shared_with is None else [str(network.shared_with)])]
+    return [sys.executable, "-I", "-S", namespace.__file__, *words, "--"]
 
 
 def _wait_until_it_answers(private: PrivateDaemon, reaper: Reaper, state: StateFolder) -> None:

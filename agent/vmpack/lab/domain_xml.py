@@ -11,7 +11,7 @@ from vmpack.errors import UnavailableError
 from vmpack.lab.accelerator import Accelerator
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.image import GuestImage
-from vmpack.lab.state import StateFolder
+from vmpack.lab.state import GuestFiles
 from vmpack.units import KIB
 
 CONTROL_PORT = "vmpack.ctl.0"
@@ -30,15 +30,15 @@ def find_emulator() -> Path:
     raise UnavailableError("QEMU is missing", "install qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (EL)")
 
 
-def lab_mark(state: StateFolder) -> str:
-    """A word on the guest's kernel command line, and so on QEMU's, that tells whose guest a process is."""
-    return f"vmpack.lab={state.root}"
-
-
 def domain_xml(
-    spec: GuestSpec, image: GuestImage, accelerator: Accelerator, emulator: Path, state: StateFolder
+    spec: GuestSpec,
+    image: GuestImage,
+    accelerator: Accelerator,
+    emulator: Path,
+    files: GuestFiles,
+    mark: str,
 ) -> str:
-    """Describe one guest whose sockets and console lie in `state`."""
+    """Describe one guest with its sockets and console in `files`, as its libvirt sees them."""
     tcg = accelerator.kind == "tcg"
     domain = ET.Element("domain", type="qemu" if tcg else "kvm")
     _text(domain, "name", spec.name)
@@ -47,7 +47,7 @@ def domain_xml(
     for tag in ("memory", "currentMemory"):
         _text(domain, tag, str(spec.memory_bytes // KIB), unit="KiB")
     _text(domain, "vcpu", str(spec.vcpus), placement="static")
-    _add_boot(domain, spec, image, state)
+    _add_boot(domain, spec, image, mark)
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     if tcg:
@@ -59,7 +59,7 @@ def domain_xml(
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
-    _add_devices(ET.SubElement(domain, "devices"), spec, emulator, state)
+    _add_devices(ET.SubElement(domain, "devices"), spec, emulator, files)
     return ET.tostring(domain, encoding="unicode")
 
 
@@ -77,26 +77,26 @@ def read_spec(text: str) -> GuestSpec:
     )
 
 
-def _add_boot(domain: ET.Element, spec: GuestSpec, image: GuestImage, state: StateFolder) -> None:
+def _add_boot(domain: ET.Element, spec: GuestSpec, image: GuestImage, mark: str) -> None:
     boot = ET.SubElement(domain, "os")
     _text(boot, "type", "hvm", arch="x86_64", machine="q35")
     _text(boot, "kernel", str(image.kernel))
     _text(boot, "initrd", str(image.initramfs))
     words = ["console=ttyS0", "quiet", "no_timer_check", "mitigations=off", "nokaslr", "cryptomgr.notests"]
-    words += [f"vmpack.name={spec.file_name}", f"vmpack.ports={1 + spec.guest_agent}", lab_mark(state)]
+    words += [f"vmpack.name={spec.file_name}", f"vmpack.ports={1 + spec.guest_agent}", mark]
     if spec.zram_swap_bytes:
         words.append(f"vmpack.swap_bytes={spec.zram_swap_bytes}")
     _text(boot, "cmdline", " ".join(words))
 
 
-def _add_devices(devices: ET.Element, spec: GuestSpec, emulator: Path, state: StateFolder) -> None:
+def _add_devices(devices: ET.Element, spec: GuestSpec, emulator: Path, files: GuestFiles) -> None:
     _text(devices, "emulator", str(emulator))
     ET.SubElement(devices, "controller", type="usb", model="none")
     serial = ET.SubElement(devices, "serial", type="file")
-    ET.SubElement(serial, "source", path=str(state.console(spec.file_name)), append="on")
-    _add_channel(devices, CONTROL_PORT, state.control_socket(spec.file_name))
+    ET.SubElement(serial, "source", path=str(files.console(spec.file_name)), append="on")
+    _add_channel(devices, CONTROL_PORT, files.control_socket(spec.file_name))
     if spec.guest_agent:
-        _add_channel(devices, AGENT_PORT, state.agent_socket(spec.file_name))
+        _add_channel(devices, AGENT_PORT, files.agent_socket(spec.file_name))
     _add_balloon(devices, spec)
     _text(ET.SubElement(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
     ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")

@@ -32,6 +32,7 @@ class EmbeddedLibvirt:
             _use_own_home(state)
         self.uri = f"qemu:///embed?root={quote(str(state.root))}"
         self.pid_folder = state.root / "run/qemu"
+        self.files = state.files
         self._lock = state.take_lock()
         start_event_loop()
 

@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vmpack.errors import AlreadyRunningError, GuestGoneError, HypervisorError, UnavailableError, VmpackError
+from vmpack.errors import AlreadyRunningError, GuestGoneError, UnavailableError, VmpackError
 from vmpack.hypervisor import Hypervisor, translated
 from vmpack.lab.accelerator import Accelerator, detect_accelerator
 from vmpack.lab.control import GuestControl
-from vmpack.lab.daemon import PrivateDaemon, find_daemon, kill_leftovers, leftovers, start_daemon, stop_daemon
+from vmpack.lab.daemon import PrivateDaemon, find_daemon, kill_leftovers, start_daemon, stop_daemon
 from vmpack.lab.domain_xml import domain_xml, find_emulator, read_spec
 from vmpack.lab.embed import EmbeddedLibvirt
 from vmpack.lab.guest_spec import GuestSpec
@@ -37,6 +37,7 @@ def end_lab(name: str = "default") -> bool:
     state = named_state(name)
     found = state.root.is_dir()
     stop_daemon(state)
+    kill_leftovers(state)
     state.remove()
     return found
 
@@ -48,7 +49,7 @@ class LabGuest:
         self.name = name
         self._lab = lab
         self._file_name = GuestSpec(name).file_name
-        self.control = GuestControl(lab.state.control_socket(self._file_name))
+        self.control = GuestControl(lab.state.files.control_socket(self._file_name))
 
     @property
     def domain(self) -> Any:
@@ -91,7 +92,7 @@ class LabGuest:
     def console_text(self) -> str:
         """All that the guest has printed since it was started first."""
         with suppress(OSError):
-            return self._lab.state.console(self._file_name).read_text(errors="replace")
+            return self._lab.state.files.console(self._file_name).read_text(errors="replace")
         return ""
 
     def is_ready(self) -> bool:
@@ -164,8 +165,8 @@ class Lab:
         connection = self.hypervisor.connection()
 
         def start_one(spec: GuestSpec) -> LabGuest:
-            self.state.console(spec.file_name).write_text("")
-            text = domain_xml(spec, image, accelerator, emulator, self.state)
+            self.state.files.console(spec.file_name).write_text("")
+            text = domain_xml(spec, image, accelerator, emulator, self._libvirt.files, self.state.mark)
             with translated(f"start guest {spec.name}"):
                 connection.createXML(text, 0)
             return LabGuest(self, spec.name)
@@ -228,15 +229,16 @@ class Lab:
 
         Raises HypervisorError if a guest still runs.
         """
+        self.stop()
+        kill_leftovers(self.state)
+        self.state.remove()
+
+    def stop(self) -> None:
+        """End the guests and libvirt, as a host that goes dark; the folder stays. Raises HypervisorError."""
         for guest in self.guests() if isinstance(self._libvirt, EmbeddedLibvirt) else ():
             guest.destroy()
         self.hypervisor.close()
         self._libvirt.stop()
-        if remaining := leftovers(self.state):
-            raise HypervisorError(
-                f"guests still run after the lab's end: processes {remaining}", "kill them by hand"
-            )
-        self.state.remove()
 
     def __enter__(self) -> "Lab":
         return self

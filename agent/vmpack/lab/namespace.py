@@ -1,9 +1,11 @@
 """Run a program as if libvirt's system folders were a lab's own, in namespaces of its own.
 
-Run as root, below the reaper, by the private daemon, and by `supervise` (without a state folder: then only
-the user names are added). It stands alone, like the reaper:
+Run as root by the private daemon, around its reaper, and by `supervise`, below it (without a state folder:
+then only the user names are added). It stands alone, like the reaper:
 
-    python3 -I -S namespace.py [STATE_FOLDER HOST_NAME] -- PROGRAM ARGUMENTS...
+    python3 -I -S namespace.py [STATE_FOLDER HOST_NAME [ADDRESS [PROCESS]]] -- PROGRAM ARGUMENTS...
+
+ADDRESS is the host's own in its network, which is that of PROCESS, or a new one that nobody else is in.
 
 Debian's libvirt does not start as root where its user libvirt-qemu is missing, although the lab's guests
 run as root; the package that makes this user also starts services, so the lab does without it and shows
@@ -26,8 +28,10 @@ _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
+_SIOCSIFADDR = 0x8916
 _IFF_UP = 1
 _INTERFACE_REQUEST = "16sH14x"
+_ADDRESS_REQUEST = "16s2s2x4s16x"
 
 _OWN_FOLDERS = {
     "etc": "/etc/libvirt",
@@ -72,6 +76,11 @@ class Namespace:
             os.makedirs(place, exist_ok=True)
             self._bind(own, place)
 
+    def join_network(self, process: str) -> None:
+        """Be in the network of another process."""
+        with open(f"/proc/{process}/ns/net", "rb") as network:
+            self._check(self._libc.setns(network.fileno(), _CLONE_NEWNET), "setns")
+
     def _bind(self, source: str, place: str) -> None:
         self._check(self._libc.mount(source.encode(), place.encode(), None, _MS_BIND, None), f"mount {place}")
 
@@ -88,6 +97,16 @@ def _raise_loopback() -> None:
         fcntl.ioctl(handle, _SIOCSIFFLAGS, struct.pack(_INTERFACE_REQUEST, b"lo", flags | _IFF_UP))
 
 
+def _add_address(address: str) -> None:
+    """Give the loopback interface one more address, under a name of its own."""
+    label = f"lo:{address.rpartition('.')[2]}".encode()
+    request = struct.pack(
+        _ADDRESS_REQUEST, label, socket.AF_INET.to_bytes(2, sys.byteorder), socket.inet_aton(address)
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, _SIOCSIFADDR, request)
+
+
 def main() -> None:
     """The program: see the top of this file."""
     split = sys.argv.index("--")
@@ -95,12 +114,16 @@ def main() -> None:
     if split == 1:
         Namespace().add_users()
     else:
-        state, host_name = sys.argv[1:split]
+        state, host_name, *network = sys.argv[1:split]
         namespace = Namespace(_CLONE_NEWUTS | _CLONE_NEWNET)
+        if len(network) > 1:
+            namespace.join_network(network[1])
         namespace.add_users()
         namespace.use_folders(state)
         socket.sethostname(host_name)
         _raise_loopback()
+        if network:
+            _add_address(network[0])
     os.execvp(argv[0], argv)
 
 

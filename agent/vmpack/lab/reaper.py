@@ -41,7 +41,9 @@ class Reaper:
         detached: bool = False,
         new_session: bool = False,
         outages: bool = False,
+        around: Sequence[str] = (),
     ) -> None:
+        """`around` is a program with its arguments that becomes the reaper once its place is prepared."""
         options = ["--outages", "1"] if outages else []
         fds: list[int] = []
         self._tie: int | None = None
@@ -54,7 +56,7 @@ class Reaper:
             fds.append(lock_fd)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__, *options, "--", *argv],
+                [*around, sys.executable, "-I", "-S", __file__, *options, "--", *argv],
                 env=environment,
                 pass_fds=fds,
                 stdin=subprocess.DEVNULL if new_session else None,
