@@ -5,12 +5,13 @@ Called by migration.py and migration_checks.py.
 
 from __future__ import annotations
 
+import difflib
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from vmpack.errors import GuestGoneError, HypervisorError
+from vmpack.errors import GuestGoneError, HypervisorError, UsageError
 from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.migration import Presence
 from vmpack.model.policy_namespace import POLICY_NAMESPACE, POLICY_PREFIX
@@ -44,6 +45,25 @@ class MigrantVm:
     """vmpack's own element of the metadata, as text."""
     ties: tuple[str, ...]
     """What cannot leave the host, in words."""
+
+
+def find_migrant(hypervisor: Hypervisor, wanted: str) -> tuple[str, str, int]:
+    """Uuid, name and nominal bytes of the VM with this uuid, else of the one with this name.
+
+    Raises UsageError when there is none, and what Hypervisor.call raises.
+    """
+
+    def ask(connection: Any) -> tuple[str, str, int]:
+        domains = connection.listAllDomains()
+        for spelling in ("UUIDString", "name"):
+            for domain in domains:
+                if getattr(domain, spelling)() == wanted:
+                    return domain.UUIDString(), domain.name(), domain.maxMemory() * KIB
+        near = difflib.get_close_matches(wanted, [domain.name() for domain in domains], 3, 0.5)
+        hint = f"there is {', '.join(near)}" if near else "`virsh list --all` names those there are"
+        raise UsageError(f"no VM is named {wanted}", hint)
+
+    return hypervisor.call("list the VMs", ask)
 
 
 def read_migrant(hypervisor: Hypervisor, uuid: str) -> MigrantVm:

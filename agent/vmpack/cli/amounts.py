@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeVar
 
-from vmpack.units import parse_bytes, parse_seconds
+from vmpack.units import parse_bytes, parse_rate, parse_seconds
 
 T = TypeVar("T")
 
@@ -22,6 +22,11 @@ def memory_bytes(text: str) -> int:
 def duration_s(text: str) -> float:
     """Read "10min" as seconds."""
     return _read(parse_seconds, text)
+
+
+def rate_bytes_per_s(text: str) -> int:
+    """Read "10MiB/s" as bytes per second."""
+    return _read(parse_rate, text)
 
 
 def ratio(text: str) -> float:

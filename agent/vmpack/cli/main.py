@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "hold": "leave one VM alone for a while",
         "policy": "a VM's own floor, shares and headroom",
         "balloon": "set one VM's memory by hand",
+        "migrate": "move one running VM to another host",
     },
     "Run": {
         "agent": "the service that packs this host",
