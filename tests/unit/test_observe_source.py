@@ -185,6 +185,22 @@ def test_a_moving_balloon_is_read_live():
     assert guest.balloon_bytes == 160 * MIB
 
 
+def test_a_balloon_is_read_live_until_the_bulk_figures_have_followed():
+    """They pause on their way: with short intervals a shrunk guest would be taken for a large one, twice."""
+    domain = FakeDomain()
+    watched = Watched(domain)
+    watched.observe()
+    domain.stats = domain.stats | {"balloon.current": 261120}
+    domain.actual_kib = 163840
+
+    seen = []
+    for _ in range(5):
+        seen.append(watched.source.observe().guests[0].balloon_bytes)
+        watched.clock.wait(0.5)
+
+    assert seen == [160 * MIB] * 4 + [255 * MIB]
+
+
 def test_xml_is_read_again_only_when_something_changed_or_got_old():
     """Reading the XML of every VM in every interval would cost more than all the rest."""
     domain = FakeDomain()

@@ -21,6 +21,9 @@ from vmpack.units import KIB
 
 FACTS_FRESH_S = 60.0
 
+BALLOON_LAG_S = 2.0
+"""The bulk statistics follow a balloon by up to a second, and pause on the way."""
+
 _TRIES = (1.0, 0.5, 0.5, 0.5)
 """How long each attempt at the bulk call may take, in deadlines."""
 
@@ -47,7 +50,7 @@ class LiveFacts:
 
     job: str | None
     balloon_kib: int | None = None
-    """Asked only while the balloon moves: the bulk statistics follow it by up to a second."""
+    """Asked only while the balloon moves: see BALLOON_LAG_S."""
 
 
 _UNKNOWN = LiveFacts(job="busy")
@@ -69,6 +72,17 @@ class _KnownFacts:
     facts: DomainFacts
 
 
+@dataclass(frozen=True, slots=True)
+class _SeenBalloon:
+    """What the bulk statistics said last, and since when they say so."""
+
+    kib: int | None
+    since_s: float
+
+    def may_move(self, time_s: float) -> bool:
+        return self.kib is not None and time_s - self.since_s < BALLOON_LAG_S
+
+
 _Definition = tuple[str, str | None]
 """XML as it runs, and of its next start where it has one."""
 
@@ -81,7 +95,7 @@ class DomainReader:
         self._deadline_s = deadline_s
         self._facts: dict[str, _KnownFacts] = {}
         self._changed: set[str] = set()
-        self._balloons: dict[str, int | None] = {}
+        self._balloons: dict[str, _SeenBalloon] = {}
         # Where libvirt sends no events, facts age out.
         for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
             hypervisor.watch(event, self._changed.add)
@@ -95,7 +109,7 @@ class DomainReader:
         facts, silent = self._read_facts(domains, time_s)
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
         silent += [d for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
-        live = self._ask_each(answering)
+        live = self._ask_each(answering, time_s)
         readings = []
         for domain in answering:
             answer = live.get(domain.uuid, _UNKNOWN)
@@ -153,11 +167,10 @@ class DomainReader:
         is_unset = known.facts.has_balloon and not known.facts.stats_period_s
         return is_unset or time_s - known.read_s >= FACTS_FRESH_S
 
-    def _ask_each(self, domains: list[_Domain]) -> dict[str, LiveFacts | None]:
+    def _ask_each(self, domains: list[_Domain], time_s: float) -> dict[str, LiveFacts | None]:
         """By uuid; None for a VM that is gone, no entry for one that did not answer in time."""
-        balloons = {d.uuid: d.stats.get("balloon.current") for d in domains}
-        moving = {uuid for uuid, kib in balloons.items() if kib != self._balloons.get(uuid)}
-        self._balloons = balloons
+        self._balloons = {d.uuid: self._seen_balloon(d, time_s) for d in domains}
+        moving = {uuid for uuid, seen in self._balloons.items() if seen.may_move(time_s)}
         answers: dict[str, LiveFacts | None] = {}
         try:
             self._hypervisor.call(
@@ -168,6 +181,10 @@ class DomainReader:
         except GuestBusyError:
             self._balloons = {}
         return dict(answers)
+
+    def _seen_balloon(self, domain: _Domain, time_s: float) -> _SeenBalloon:
+        kib, before = domain.stats.get("balloon.current"), self._balloons.get(domain.uuid)
+        return before if before is not None and before.kib == kib else _SeenBalloon(kib, time_s)
 
 
 def _all_domains(connection: Any) -> list[_Domain]:
