@@ -50,8 +50,16 @@ class FakeDomain:
         self.job: dict[str, int] = {"type": 0}
         self.job_refused = False
         self.vanishes = False
+        self.busy_looks = 0
         self.actual_kib: int | None = None
         self.xml_reads = 0
+
+    def look(self) -> dict[str, Any]:
+        """Its bulk statistics; the next `busy_looks` find it busy with another program's question."""
+        if self.busy_looks:
+            self.busy_looks -= 1
+            return SILENT
+        return self.stats
 
     def name(self) -> str:
         return self._name
@@ -104,4 +112,9 @@ class FakeHypervisor:
             return function(self)
 
     def getAllDomainStats(self, _groups: int, _flags: int) -> list[tuple[FakeDomain, dict[str, Any]]]:
-        return [(domain, domain.stats) for domain in self.domains]
+        return [(domain, domain.look()) for domain in self.domains]
+
+    def domainListGetStats(
+        self, domains: list[FakeDomain], _groups: int, _flags: int
+    ) -> list[tuple[FakeDomain, dict[str, Any]]]:
+        return [(domain, domain.look()) for domain in domains if domain in self.domains]

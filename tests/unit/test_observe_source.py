@@ -102,6 +102,29 @@ def test_a_vm_that_gives_nothing_is_named_and_costs_the_others_nothing():
     assert [guest.name for guest in snapshot.guests] == ["g1"]
 
 
+def test_a_vm_that_another_program_asks_just_now_is_asked_again():
+    """A monitoring tool's question takes milliseconds; it must not blind the agent for an interval."""
+    busy = FakeDomain("busy", "u2")
+    watched = Watched(FakeDomain(), busy)
+    watched.observe()
+    busy.busy_looks = 3
+
+    assert [guest.name for guest in watched.observe().guests] == ["busy", "g1"]
+
+
+def test_a_vm_that_stays_silent_is_not_asked_again_in_every_interval():
+    """A hung VM would make every interval of its host late."""
+    hung = FakeDomain("hung", "u2")
+    watched = Watched(FakeDomain(), hung)
+    watched.observe()
+    hung.busy_looks = 5
+
+    assert [silent.name for silent in watched.observe().unreadable] == ["hung"]
+    assert hung.busy_looks == 1
+    assert [silent.name for silent in watched.observe().unreadable] == ["hung"]
+    assert hung.busy_looks == 0
+
+
 def test_a_vm_without_balloon_is_seen_although_it_reports_nothing():
     """Its memory is used, and must not be promised to others."""
     plain = FakeDomain("plain", "u2")

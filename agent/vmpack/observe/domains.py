@@ -7,6 +7,7 @@ hang in the same moment cost no interval.
 
 from __future__ import annotations
 
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ BALLOON_LAG_S = 2.0
 
 _TRIES = (1.0, 0.5, 0.5, 0.5)
 """How long each attempt at the bulk call may take, in deadlines."""
+
+_BUSY_TRIES = 3
+_BUSY_PAUSE_S = 0.02
+"""How often, and how far apart, a VM is asked again that another program is asking just now."""
 
 _ANSWERS = ("balloon.rss", "balloon.last-update", "balloon.available")
 _RUNNING_OR_PAUSED = (1, 3)
@@ -96,6 +101,7 @@ class DomainReader:
         self._facts: dict[str, _KnownFacts] = {}
         self._changed: set[str] = set()
         self._balloons: dict[str, _SeenBalloon] = {}
+        self._answering: set[tuple[str, int]] = set()
         # Where libvirt sends no events, facts age out.
         for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
             hypervisor.watch(event, self._changed.add)
@@ -105,7 +111,7 @@ class DomainReader:
 
         Raises HypervisorLostError when libvirt itself does not answer, and what Hypervisor.call raises.
         """
-        domains = self._bulk()
+        domains = self._ask_busy_again(self._bulk())
         facts, silent = self._read_facts(domains, time_s)
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
         silent += [d for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
@@ -132,6 +138,32 @@ class DomainReader:
             except GuestBusyError as error:
                 silence = error
         raise HypervisorLostError(silence.message, silence.hint) from silence
+
+    def _ask_busy_again(self, domains: list[_Domain]) -> list[_Domain]:
+        """A VM that answered the last time is most likely being asked by another program: that ends soon.
+
+        One that stays silent is hung, and is not asked twice the next time.
+        """
+        found = {(d.uuid, d.run): d for d in domains}
+        for _ in range(_BUSY_TRIES):
+            busy = [d for vm, d in found.items() if vm in self._answering and not _has_answer(d)]
+            if not busy:
+                break
+            for domain in self._ask_some(busy):
+                found[domain.uuid, domain.run] = domain
+        self._answering = {vm for vm, d in found.items() if _has_answer(d)}
+        return list(found.values())
+
+    def _ask_some(self, domains: list[_Domain]) -> list[_Domain]:
+        """What these say now; those that are gone, or all where one hangs, are left out."""
+        try:
+            return self._hypervisor.call(
+                "read the statistics of busy VMs",
+                lambda connection: _some_domains(connection, domains),
+                deadline_s=self._deadline_s,
+            )
+        except GuestBusyError:
+            return []
 
     def _read_facts(
         self, domains: list[_Domain], time_s: float
@@ -190,13 +222,29 @@ class DomainReader:
 def _all_domains(connection: Any) -> list[_Domain]:
     import libvirt
 
-    wanted = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
     flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     flags |= libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    return [
-        _Domain(domain, domain.UUIDString(), domain.name(), domain.ID(), stats)
-        for domain, stats in connection.getAllDomainStats(wanted, flags)
-    ]
+    return [_domain(*found) for found in connection.getAllDomainStats(_wanted(), flags)]
+
+
+def _some_domains(connection: Any, domains: list[_Domain]) -> list[_Domain]:
+    import libvirt
+
+    time.sleep(_BUSY_PAUSE_S)
+    handles = [domain.handle for domain in domains]
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    return [_domain(*found) for found in connection.domainListGetStats(handles, _wanted(), flags)]
+
+
+def _wanted() -> int:
+    import libvirt
+
+    state, balloon = libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_DOMAIN_STATS_BALLOON
+    return int(state | balloon | libvirt.VIR_DOMAIN_STATS_VCPU)
+
+
+def _domain(handle: Any, stats: Mapping[str, Any]) -> _Domain:
+    return _Domain(handle, handle.UUIDString(), handle.name(), handle.ID(), stats)
 
 
 def _describe(domains: list[_Domain], texts: dict[str, _Definition | None]) -> None:
@@ -240,4 +288,8 @@ def _size_bytes(domain: _Domain) -> int:
 def _answered(domain: _Domain, facts: DomainFacts) -> bool:
     if not facts.has_balloon or domain.stats.get("state.state") not in _RUNNING_OR_PAUSED:
         return True
+    return _has_answer(domain)
+
+
+def _has_answer(domain: _Domain) -> bool:
     return any(key in domain.stats for key in _ANSWERS)
