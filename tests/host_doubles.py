@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests import builders
+from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.errors import VmpackError
@@ -15,13 +16,14 @@ from vmpack.host.release import Release
 from vmpack.host.service import HostService
 from vmpack.host.state import State
 from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.glance import Glance
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot, UnreadableGuest
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
 
-DECISION = Decision(plan, remember)
+DECISION = Decision(plan, remember, alarm)
 
 
 class JumpingClock:
@@ -31,6 +33,7 @@ class JumpingClock:
         self.now_s = builders.NOW_S
         self.stop_at_s = stop_at_s
         self.waits: list[float] = []
+        self.woken = 0
 
     def time_s(self) -> float:
         """See vmpack.clock."""
@@ -45,6 +48,10 @@ class JumpingClock:
         self.waits.append(seconds)
         self.now_s += max(0.0, seconds)
         return self.now_s >= self.stop_at_s
+
+    def wake(self) -> None:
+        """See vmpack.clock."""
+        self.woken += 1
 
 
 class HostInMemory:
@@ -160,11 +167,13 @@ def make_loop(
     observe_only: bool = False,
     quiet_line_every: int | None = None,
     decision: Decision = DECISION,
+    glance: Callable[[], Glance] | None = None,
 ) -> Loop:
     """A loop over doubles."""
     return Loop(
         clock=host.clock,
         source=host,
+        glance=glance,
         actuator=host,
         publisher=publisher or PublisherNotes(),
         decision=decision,

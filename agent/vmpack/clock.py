@@ -1,6 +1,6 @@
 """Time, as the loop, the source and the executor are given it; none of them reads a clock itself.
 
-`SystemClock` is the real one. Simulations and tests bring their own with the same three methods.
+`SystemClock` is the real one. Simulations and tests bring their own with the same methods.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """The three things that are asked of a clock."""
+    """What is asked of a clock."""
 
     def time_s(self) -> float:
         """Monotonic seconds: the clock that intervals and ages are measured with."""
@@ -22,7 +22,15 @@ class Clock(Protocol):
         ...
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until asked to stop. True when asked to stop."""
+        """Wait so long, or until woken or asked to stop. True when asked to stop."""
+        ...
+
+
+class WakingClock(Clock, Protocol):
+    """A clock whose wait others can cut short."""
+
+    def wake(self) -> None:
+        """End the running wait, or else the next one. May come from any thread."""
         ...
 
 
@@ -31,7 +39,7 @@ class SystemClock:
 
     def __init__(self) -> None:
         # Event.set() may deadlock in a signal handler that interrupts a wait; SimpleQueue.put() may not.
-        self._stopped: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def time_s(self) -> float:
         """See Clock."""
@@ -44,12 +52,17 @@ class SystemClock:
     def wait(self, seconds: float) -> bool:
         """See Clock."""
         try:
-            self._stopped.get(timeout=max(0.0, seconds))
+            stop = self._calls.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return False
-        self._stopped.put(True)
-        return True
+        if stop:
+            self._calls.put(True)
+        return stop
+
+    def wake(self) -> None:
+        """See WakingClock."""
+        self._calls.put(False)
 
     def stop(self) -> None:
         """End the running wait and all later ones at once."""
-        self._stopped.put(True)
+        self._calls.put(True)

@@ -222,6 +222,9 @@ def keys() -> tuple[Key, ...]:
             "What a VM's process uses beside the guest's memory, where it cannot be measured.", 0, 16 * GIB),
         Key("memory.interval_s", "seconds", memory.interval_s,
             "Time from one look at the host to the next.", 0.5, 60),
+        Key("memory.glance_s", "seconds", memory.glance_s,
+            "Time between glances at the VMs within an interval: a sudden need is served at once, not at the "
+            "next interval. 0: no glances.", 0, 60),
         Key("memory.floor_ratio", "ratio", memory.floor_ratio,
             "A VM is never ballooned below this share of its nominal memory.", 0.01, 1),
         Key("memory.floor_min_bytes", "bytes", memory.floor_min_bytes,
@@ -250,6 +253,9 @@ def keys() -> tuple[Key, ...]:
             "A shrunk VM that is silent for this long gets its nominal memory back.", 2, DAY_S),
         Key("memory.learned_floor_s", "seconds", memory.learned_floor_s,
             "How long a size is kept as floor at which a balloon stopped short.", 0, 7 * DAY_S),
+        Key("memory.kill_floor_s", "seconds", memory.kill_floor_s,
+            "How long a VM keeps its nominal memory after its guest killed a process for want of memory "
+            "while packed; each further time doubles it.", 0, 7 * DAY_S),
         Key("memory.scarcity_intervals", "count", memory.scarcity_intervals,
             "Ask for a migration when this many of memory.scarcity_window intervals were scarce.", 1, 100),
         Key("memory.scarcity_window", "count", memory.scarcity_window,

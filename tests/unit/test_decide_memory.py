@@ -94,8 +94,8 @@ def test_a_rise_under_way_is_met_before_it_arrives():
 
     numbers = of(plan(later, remembered, SETTINGS), "g1").reasons[0].numbers
 
-    # 25 MiB in 5 s, for an interval of 5 s, a report every second and one of slack
-    assert numbers["rise_bytes"] == 5 * 7 * MIB
+    # 25 MiB in 5 s, for a glance and a report every second and one second of slack
+    assert numbers["rise_bytes"] == 5 * 3 * MIB
 
 
 def test_neighbours_pay_at_once_for_a_guest_in_need_on_a_full_host():
@@ -128,15 +128,40 @@ def test_equal_guests_get_equal_parts_when_even_minimums_do_not_fit():
 
 
 def test_twice_the_shares_is_half_the_unmet_need():
-    """Shares that an administrator sold would mean nothing."""
-    guests = [
-        guest("one", balloon=100, nominal=512, used=260, policy=GuestPolicy(shares=1000)),
-        guest("two", balloon=100, nominal=512, used=260, policy=GuestPolicy(shares=2000)),
-    ]
-    decided = plan(host(*guests, budget=400), NOTHING, SETTINGS)
-    unmet = {name: of(decided, name).minimum_bytes - to * MIB for name, to in targets(decided).items()}
+    """Shares that an administrator sold would mean nothing; what a starving VM may need is its nominal."""
+    shares, balloons, remembered = {"one": 1000, "two": 2000}, {"one": 120, "two": 120}, NOTHING
+    for number in range(6):
+        now_s = NOW_S + 5 * number
+        starving = [
+            guest(name, balloon=size, used=400, now_s=now_s, policy=GuestPolicy(shares=shares[name]))
+            for name, size in balloons.items()
+        ]
+        decided = plan(host(*starving, budget=340, now_s=now_s), remembered, SETTINGS)
+        remembered = remember(decided, done(decided), now_s)
+        balloons |= targets(decided)
+    unmet = {name: 256 - size for name, size in balloons.items()}
 
+    assert sum(balloons.values()) > 336
     assert unmet["one"] / unmet["two"] == pytest.approx(2, rel=0.05)
+
+
+def test_equal_hungry_vms_get_equal_parts_however_far_each_has_grown():
+    """Who asks first would keep more for as long as the shortage lasts."""
+    ahead, behind = guest("ahead", balloon=200, used=100), guest("behind", balloon=130, used=60)
+    first = plan(host(ahead, behind, budget=330), NOTHING, SETTINGS)
+    rising = host(
+        guest("ahead", balloon=200, used=125, now_s=NOW_S + 1),
+        guest("behind", balloon=130, used=85, now_s=NOW_S + 1),
+        budget=330,
+        now_s=NOW_S + 1,
+    )
+    decided = plan(rising, remember(first, (), NOW_S), SETTINGS)
+    parts = [of(decided, name).target_bytes // MIB for name in ("ahead", "behind")]
+
+    assert "host_is_scarce" in {reason.rule for reason in decided.reasons}
+    # What `ahead` uses with its fixed headroom is never taken from it.
+    assert parts[0] == pytest.approx(180, abs=2)
+    assert sum(parts) >= 326
 
 
 def test_over_budget_everyone_with_spare_shrinks_and_nobody_grows():
@@ -302,7 +327,7 @@ def test_missing_statistics_periods_are_set_and_nothing_else_is_guessed():
     """Guests that never report could never be packed."""
     decided = plan(host(guest(stats=None, stats_period_s=0)), NOTHING, SETTINGS)
 
-    assert decided.actions == (SetStatsPeriod("uuid-g1", "g1", 2),)
+    assert decided.actions == (SetStatsPeriod("uuid-g1", "g1", 1, before_s=0),)
 
 
 def test_without_outcomes_nothing_is_remembered_as_asked():

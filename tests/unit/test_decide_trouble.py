@@ -121,7 +121,7 @@ def test_a_shrink_that_need_has_overtaken_is_stopped():
     decided = plan(busy, remembered, EAGER)
 
     assert rules(decided, "g1")[-1] == "need_overtook_the_shrink"
-    assert moves(decided)["g1"] > 1000
+    assert moves(decided)["g1"] >= 1000
 
 
 def test_a_silent_guest_is_fed_although_its_period_was_taken_away():
@@ -217,7 +217,7 @@ def test_only_our_own_statistics_period_is_put_back():
         actions = plan_release(now, remembered, SETTINGS, None).actions
         return [action.period_s for action in actions if isinstance(action, SetStatsPeriod)]
 
-    assert released(2) == [0]
+    assert released(1) == [0]
     assert released(10) == []
 
 

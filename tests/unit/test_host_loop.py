@@ -7,9 +7,11 @@ import pytest
 from tests import builders
 from tests.host_doubles import FullDisk, HostInMemory, JumpingClock, PublisherNotes, make_loop, turns
 
+from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import remember
 from vmpack.errors import HypervisorLostError
-from vmpack.host.loop import CRASHES_MAX, Decision
+from vmpack.host.loop import CRASHES_MAX, Decision, Loop
+from vmpack.model.glance import Glance, GuestGlance
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
@@ -124,7 +126,7 @@ def defective_plan(snapshot: HostSnapshot, remembered: Remembered, settings: Set
 def test_one_defect_is_survived_and_a_lasting_one_ends_the_agent() -> None:
     """A lasting defect must end the agent, so that the service manager can give memory back."""
     host = idle_host(stop_at_s=builders.NOW_S + 3600)
-    loop = make_loop(host, decision=Decision(defective_plan, remember))
+    loop = make_loop(host, decision=Decision(defective_plan, remember, alarm))
 
     with pytest.raises(ZeroDivisionError):
         loop.run()
@@ -205,3 +207,50 @@ def test_no_vms_are_no_trouble() -> None:
     interval = make_loop(host).turn()
 
     assert interval.plan.actions == () and interval.plan.offer.packed_bytes == 0
+
+
+def early_loop(host: HostInMemory, *glances: Glance) -> tuple[Loop, PublisherNotes]:
+    """A loop that gets these glances one after the other, then nothing new."""
+    notes, shown = PublisherNotes(), iter(glances)
+    loop = make_loop(host, notes, glance=lambda: next(shown, Glance(None, {})))
+    return loop, notes
+
+
+def test_a_need_that_rises_between_two_turns_is_served_at_once() -> None:
+    """A guest that takes 10 MB/s would be out of memory before the next interval of five seconds."""
+    host = idle_host(1, stop_at_s=builders.NOW_S + 9)
+    calm, risen = (Glance(None, {"uuid-g0": GuestGlance(120 * MIB, usable * MIB)}) for usable in (48, 30))
+    loop, notes = early_loop(host, calm, risen)
+
+    loop.run()
+
+    times = [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals]
+    assert times == [0, 2, 5]
+
+
+def test_pressure_on_the_host_brings_a_turn_at_once_and_no_storm_of_turns() -> None:
+    """A host near its end cannot wait for an interval; nor can it bear a turn for every alarm."""
+    host = idle_host(1, stop_at_s=builders.NOW_S + 4)
+    loop = make_loop(host, notes := PublisherNotes())
+
+    loop.wake("pressure")
+    loop.wake("more pressure")
+    loop.run()
+
+    times = [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals]
+    assert host.clock.woken == 1
+    assert times == [0]
+
+
+def test_a_glance_that_fails_waits_for_the_turn() -> None:
+    """The cheap look must not end what it serves."""
+
+    def broken() -> Glance:
+        raise HypervisorLostError("gone", "later")
+
+    host = idle_host(1, stop_at_s=builders.NOW_S + 9)
+    loop = make_loop(host, notes := PublisherNotes(), glance=broken)
+
+    loop.run()
+
+    assert [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals] == [0, 5]

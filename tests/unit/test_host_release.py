@@ -96,7 +96,7 @@ def test_statistics_periods_are_put_back() -> None:
     loop = make_loop(host)
     loop.turn()
     assert any(action.kind == "set_stats_period" for action in host.plans[0].actions)
-    host.guests = {"uuid-g0": dataclasses.replace(host.named("g0"), stats_period_s=2)}
+    host.guests = {"uuid-g0": dataclasses.replace(host.named("g0"), stats_period_s=1)}
 
     make_release(host).carry_out(loop.remembered, builders.EAGER, None)
 

@@ -126,12 +126,12 @@ def test_a_line_costs_little(tmp_path: Path) -> None:
 
 def test_rotation_continues(tmp_path: Path) -> None:
     """Segments replay alone and say how they hang together, so a replay can check the seam."""
-    turns = intervals.history_of(60)
+    turns = intervals.history_of(90)
     to = writer(tmp_path, segment_max_bytes=12_000)
     write_all(to, turns)
     to.close()
     records = list(read_segments(tmp_path))
-    assert numbers(records) == list(range(1, 61))
+    assert numbers(records) == list(range(1, 91))
     assert damages(records) == []
     first, *later = headers(records)
     assert not first.continues and first.correction is None

@@ -19,14 +19,14 @@ from vmpack.replay.replayer import replay
 from vmpack.replay.segments import Record, read_segments
 from vmpack.units import MIB
 
-COUNT = 60
+COUNT = 90
 
 plan_of = memory.plan
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """Sixty intervals in several segments, with a change of settings in between."""
+    """Many intervals in several segments, with a change of settings in between."""
     directory = tmp_path / "journal"
     to = JournalWriter(directory, 8 * MIB, 12_000, intervals.VERSION)
     for settings in (builders.EAGER, builders.SETTINGS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vmpack.decide.brake import reserve_bytes
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Budget, Remembered, RememberedGuest
 from vmpack.model.settings import HostSettings
@@ -36,7 +37,7 @@ def budget(host: HostSnapshot, settings: HostSettings, unseen_rss_bytes: int = 0
 
 
 def _budget(capacity: int, own: int, overhead: int, settings: HostSettings) -> Budget:
-    reserve = max(settings.reserve_min_bytes, int(settings.reserve_ratio * capacity))
+    reserve = reserve_bytes(capacity, settings)
     return Budget(capacity, reserve, own, overhead, max(0, capacity - reserve - own - overhead))
 
 

@@ -1,9 +1,10 @@
 """How much memory one VM must have and would like to have, and whether vmpack may move it at all.
 
-    minimum = max(floor, use + kernel + fixed headroom + what it will rise until the next change takes effect)
+    bare    = max(floor, use + kernel + fixed headroom)
+    minimum = bare + what it will rise until the next change takes effect
     wanted  = minimum + elastic headroom
 
-Both are balloon sizes, at most nominal. Silence is need: see `_silent`.
+All are balloon sizes, at most nominal. Silence is need: see `_silent`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from vmpack.decide.sizes import Sizes
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
-from vmpack.model.plan import LearnedUse, Reason, RememberedGuest
+from vmpack.model.plan import Reason, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import MIB
 
@@ -32,6 +33,10 @@ class Demand(NamedTuple):
     shares: int
     movable: bool
     reason: Reason
+    bare_bytes: int
+    """Never taken below this, not even for others in need."""
+    hungry: bool = False
+    """Its need grows, or is hidden because it has nothing free: nobody knows how much it will want."""
 
 
 def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes) -> int:
@@ -73,11 +78,10 @@ def demand(
     shares = guest.policy.shares or settings.shares
     left_alone = _left_alone(guest, known, host)
     if left_alone is not None:
-        return Demand(floor, guest.balloon_bytes, guest.balloon_bytes, shares, False, left_alone)
+        return _fixed(guest.balloon_bytes, floor, shares, left_alone, movable=False)
     if guest.policy.opt_out:
         reason = Reason("opt_out_gives_back", {"balloon_bytes": guest.balloon_bytes})
-        size = ceiling_bytes(guest, known)
-        return Demand(floor, size, size, shares, True, reason)
+        return _fixed(ceiling_bytes(guest, known), floor, shares, reason)
     allowed_s = allowed_silence_s(guest, settings)
     use = known.use
     fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
@@ -85,8 +89,20 @@ def demand(
         silent = _silent(guest, known, host.time_s, allowed_s, settings)
         if silent is not None:
             size, reason = silent
-            return Demand(floor, size, size, shares, True, reason)
-    return _need(guest, use, host.time_s, fresh, floor, shares, limits, settings)
+            return _fixed(size, floor, shares, reason)
+    return _need(guest, known, host.time_s, fresh, floor, shares, limits, settings)
+
+
+def _fixed(size: int, floor: int, shares: int, reason: Reason, *, movable: bool = True) -> Demand:
+    """The demand of a VM that is to have just this size."""
+    return Demand(floor, size, size, shares, movable, reason, size)
+
+
+def reaction_s(guest: GuestSnapshot, settings: MemorySettings) -> float:
+    """How long a rise goes on before a change of the balloon answers it: report, glance or turn, balloon."""
+    glanced = 0 < settings.glance_s < settings.interval_s
+    look_s = settings.glance_s if glanced else settings.interval_s
+    return look_s + (guest.stats_period_s or 1) + 1
 
 
 def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot) -> Reason | None:
@@ -131,7 +147,7 @@ def _silent(
 
 def _need(
     guest: GuestSnapshot,
-    use: LearnedUse | None,
+    known: RememberedGuest,
     now_s: float,
     fresh: bool,
     floor: int,
@@ -139,14 +155,17 @@ def _need(
     limits: Sizes,
     settings: MemorySettings,
 ) -> Demand:
+    use = known.use
     assert use is not None, "a guest that never reported is silent"
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
     ratio = guest.policy.headroom_ratio
     elastic = int((settings.headroom_ratio if ratio is None else ratio) * used)
     if elastic < settings.headroom_min_bytes:
         elastic = settings.headroom_min_bytes
-    rise = int(use.rise_bytes_per_s * (settings.interval_s + (guest.stats_period_s or 1) + 1))
-    least = used + kernel + fixed + rise
+    rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))
+    bare = used + kernel + fixed
+    least = bare + rise
+    hungry = rise > 0
     numbers = {
         "used_bytes": used,
         "kernel_bytes": kernel,
@@ -156,18 +175,24 @@ def _need(
         "floor_bytes": floor,
     }
     rule = "use_plus_headroom"
+    if known.killed_s is not None and least < floor == known.learned_floor_bytes:
+        rule = "guest_killed_something"
     if use.pressed_until_s is not None and now_s < use.pressed_until_s:
         least += elastic
+        hungry = True
         rule = "guest_is_pressed"
     if use.hidden_need_bytes is not None and use.hidden_need_bytes > least:
         least = use.hidden_need_bytes
+        hungry = True
         rule = "guest_has_no_free_memory"
-    minimum = _whole_grains(least, floor, guest.nominal_bytes)
-    wanted = _whole_grains(least + elastic, floor, guest.nominal_bytes)
+    nominal = guest.nominal_bytes
+    bare, minimum = _whole_grains(bare, floor, nominal), _whole_grains(least, floor, nominal)
+    wanted = _whole_grains(least + elastic, floor, nominal)
     if not fresh:
         rule = "statistics_are_old"
-        minimum, wanted = max(minimum, guest.balloon_bytes), max(wanted, guest.balloon_bytes)
-    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers))
+        balloon = guest.balloon_bytes
+        bare, minimum, wanted = max(bare, balloon), max(minimum, balloon), max(wanted, balloon)
+    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, hungry)
 
 
 def _whole_grains(size_bytes: int, floor: int, nominal: int) -> int:

@@ -22,6 +22,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "visible use is {used_bytes}",
         "free memory inside the guest",
     ),
+    "guest_killed_something": (
+        "its guest killed a process for want of memory while it was packed, so it keeps {floor_bytes} for a "
+        "while; it uses {used_bytes} now",
+        "time (memory.kill_floor_s), or vmpack hold VM to leave it alone for good",
+    ),
     "statistics_are_old": (
         "its statistics are too old to take memory from it; last known use {used_bytes}",
         "fresh statistics from its balloon driver",
@@ -109,6 +114,23 @@ _WORDS: dict[str, tuple[str, str]] = {
         "resuming or starting the VM",
     ),
     # The host.
+    "host_runs_short": (
+        "the machine has only {available_bytes} left of a reserve of {reserve_bytes}, or stalls for want of "
+        "memory ({stalled_pct} % of the time): comfort is taken back at once and nothing is offered",
+        "less use of memory on the host outside of VMs; stopping or migrating a VM",
+    ),
+    "host_memory_falls": (
+        "the machine's free memory fell from {before_bytes} to {available_bytes}",
+        "less use of memory on the host outside of VMs",
+    ),
+    "balloon_grew_by_itself": (
+        "the guest of {note} took memory back by itself: {balloon_bytes} instead of {expected_bytes}",
+        "less use inside the guest",
+    ),
+    "need_rises_fast": (
+        "free memory in the guest of {note} fell from {before_bytes} to {usable_bytes}",
+        "less use inside the guest",
+    ),
     "host_over_budget": (
         "the VMs hold {over_bytes} more than the host's budget",
         "shrinking (under way where possible), stopping or migrating a VM",

@@ -23,6 +23,9 @@ SETTLING_S = 3.0
 the guest's."""
 SAME_REPORT_S = 0.5
 """Reports are whole seconds apart; less is the same report seen through a clock that was slewed."""
+KILL_TOLD_S = 120.0
+"""A guest's count of kills is asked for now and then, so it may tell of a moment this long ago."""
+KILL_FLOOR_MAX_S = 7 * 86400.0
 USE_MEMORY_S = 300.0
 """Time constant of the mean and variance of use."""
 
@@ -89,10 +92,14 @@ def learn(
     undisturbed = guest.state == "running" and guest.job is None and reports
     settles = target is None or short > 0
     floor, floor_until_s = before.learned_floor_bytes, before.learned_floor_until_s
-    if target is not None and balloon > target and short >= STUCK_INTERVALS:
-        floor, floor_until_s = balloon, now_s + settings.learned_floor_s
+    kills, killed_s = before.kills_seen, before.killed_s
+    if _killed(guest, before, now_s):
+        kills, killed_s = kills + 1, now_s
+        floor, floor_until_s = guest.nominal_bytes, now_s + _kill_floor_s(kills, settings)
     elif floor_until_s is not None and now_s >= floor_until_s:
-        floor = floor_until_s = None
+        floor = floor_until_s = killed_s = None
+    elif target is not None and balloon > target and short >= STUCK_INTERVALS and killed_s is None:
+        floor, floor_until_s = balloon, now_s + settings.learned_floor_s
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -110,7 +117,26 @@ def learn(
         before.stats_period_before_s,
         before.stats_period_set_s,
         guest.rss_bytes,
+        before.oom_kills if guest.oom_kills is None else guest.oom_kills,
+        kills,
+        killed_s,
     )
+
+
+def _killed(guest: GuestSnapshot, before: RememberedGuest, now_s: float) -> bool:
+    """Did the guest kill a process for want of memory while vmpack kept some from it, or had a moment ago?
+
+    A count that fell is that of a new boot. The first count tells nothing: it may be old.
+    """
+    if guest.oom_kills is None or before.oom_kills is None or guest.oom_kills <= before.oom_kills:
+        return False
+    was_packed = guest.nominal_bytes - before.balloon_bytes > ARRIVED_BYTES
+    return was_packed or (before.asked_s is not None and now_s - before.asked_s <= KILL_TOLD_S)
+
+
+def _kill_floor_s(kills: int, settings: MemorySettings) -> float:
+    """Doubles with each time, up to a week."""
+    return min(settings.kill_floor_s * 2.0 ** min(kills - 1, 20), KILL_FLOOR_MAX_S)
 
 
 def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:

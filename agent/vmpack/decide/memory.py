@@ -2,20 +2,24 @@
 
 Guarantees (each is a property test): no VM is planned below its floor, nor below what it uses plus fixed
 headroom; the balloons planned never exceed the budget unless nothing more may be taken; planning on the
-planned state does nothing; the order of VMs does not matter; no VM in need shrinks while another has spare.
+planned state does nothing; the order of VMs does not matter; no VM in need shrinks while one that is not in
+need has spare.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from vmpack.decide.brake import brake
 from vmpack.decide.budget import budget, unseen
-from vmpack.decide.demand import GRAIN_BYTES, Demand, demand
+from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import STUCK_INTERVALS, learn
 from vmpack.decide.offer import offer
-from vmpack.decide.share import fill
+from vmpack.decide.seat import Seat
 from vmpack.decide.sizes import Sizes, sizes
+from vmpack.decide.targets import divide
 from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
@@ -29,27 +33,13 @@ from vmpack.model.plan import (
     RememberedGuest,
 )
 from vmpack.model.settings import MemorySettings, Settings
-from vmpack.units import KIB
 
 PAYS = "pays_for_others"
 NO_GROWTH = "balloon_does_not_grow"
 OVERTAKEN = "need_overtook_the_shrink"
-FINEST_BYTES = 64 * KIB
-"""The finest step of a target: a whole page on every architecture, and of libvirt's KiB."""
 STOPPED_SHORT = "balloon_stopped_short"
 ASK_AGAIN_S = 30.0
 """A guest that does not take the memory it was given is not asked again before this."""
-
-
-class _Seat(NamedTuple):
-    """One VM at the table: what is known, what it needs, what it holds."""
-
-    guest: GuestSnapshot
-    known: RememberedGuest
-    need: Demand
-    held_bytes: int
-    """Balloon, or the larger size it was already promised and may take at any moment."""
-    limits: Sizes
 
 
 class _Move(NamedTuple):
@@ -68,9 +58,10 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     claimed_bytes = _claimed(snapshot)
     kept_bytes = silent_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
-    targets, scarce = _targets(seats, spendable, claimed_bytes)
+    braked = brake(snapshot, settings.host)
+    targets, scarce = divide(seats, spendable, claimed_bytes, braked is not None)
     room = money.budget_bytes - silent_bytes - sum(seat.held_bytes for seat in seats)
-    moves = _moves(seats, targets, room, now_s, rules)
+    moves = _moves(seats, targets, room, now_s, rules, braked is not None)
     actions = _actions(seats, moves, rules)
     guests = tuple(
         _guest_plan(seat, target, moves.get(seat.guest.uuid))
@@ -78,13 +69,14 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     )
     scarcity = (*remembered.scarce, scarce)[-rules.scarcity_window :]
     learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent}
-    reasons = _host_reasons(room, scarce, seats)
+    reasons = _host_reasons(room, scarce, seats, braked)
+    offered = offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer)
     return Plan(
         actions=actions,
         room_bytes=room,
         guests=guests,
         budget=money,
-        offer=offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer),
+        offer=offered if braked is None else replace(offered, memory_bytes=0),
         reasons=reasons,
         migration=_migration(seats, spendable, scarcity, rules),
         remembered=Remembered(learned, scarcity),
@@ -107,7 +99,8 @@ def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Rememb
         else:
             before_s = known.stats_period_before_s
             guests[action.uuid] = known._replace(
-                stats_period_before_s=0 if before_s is None else before_s, stats_period_set_s=action.period_s
+                stats_period_before_s=action.before_s if before_s is None else before_s,
+                stats_period_set_s=action.period_s,
             )
     return Remembered(guests, decided.remembered.scarce)
 
@@ -134,7 +127,7 @@ def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: f
     )
 
 
-def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings) -> list[_Seat]:
+def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings) -> list[Seat]:
     seats = []
     by_nominal: dict[int, Sizes] = {}
     for guest in sorted(snapshot.guests, key=_uuid):
@@ -144,7 +137,7 @@ def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
         need = demand(guest, known, snapshot, limits, rules)
         held = known.promised_bytes or guest.balloon_bytes
-        seats.append(_Seat(guest, known, need, held, limits))
+        seats.append(Seat(guest, known, need, held, limits))
     return seats
 
 
@@ -160,47 +153,26 @@ def _claimed(snapshot: HostSnapshot) -> int:
     )
 
 
-def _targets(seats: Sequence[_Seat], spendable: int, claimed: int) -> tuple[list[int], bool]:
-    """The size each VM should have in the end; and whether not even every minimum fits."""
-    movable = [seat for seat in seats if seat.need.movable]
-    minimum = [seat.need.minimum_bytes for seat in movable]
-    wanted = [seat.need.wanted_bytes for seat in movable]
-    shares = [seat.need.shares for seat in movable]
-    # Claims may eat the guests' comfort, never their minimum.
-    comfortable, bare = sum(wanted), sum(minimum)
-    scarce = bare > spendable
-    if comfortable <= spendable - claimed:
-        given = wanted
-    elif not scarce:
-        given = fill(max(spendable - claimed, bare), minimum, wanted, shares)
-    else:
-        least = [min(seat.guest.balloon_bytes, seat.need.minimum_bytes) for seat in movable]
-        given = fill(spendable, least, minimum, shares)
-    by_uuid = {seat.guest.uuid: _rounded(size, seat) for seat, size in zip(movable, given, strict=True)}
-    return [by_uuid.get(seat.guest.uuid, seat.guest.balloon_bytes) for seat in seats], scarce
-
-
-def _rounded(size: int, seat: _Seat) -> int:
-    """Down to what the hypervisor can set, but not below what the VM may not go below.
-
-    Fair parts are not cut to whole grains: on small VMs that would be unfair by more than the shares differ.
-    """
-    if size >= seat.need.wanted_bytes:
-        return size
-    least = min(seat.guest.balloon_bytes, seat.need.minimum_bytes)
-    return max(size - size % FINEST_BYTES, least)
-
-
 def _moves(
-    seats: Sequence[_Seat], targets: Sequence[int], room: int, now_s: float, rules: MemorySettings
+    seats: Sequence[Seat],
+    targets: Sequence[int],
+    room: int,
+    now_s: float,
+    rules: MemorySettings,
+    braked: bool,
 ) -> dict[str, _Move]:
-    """Grow at once on need; take at once what that costs; else shrink slowly after calm."""
+    """Grow at once on need; take at once what that costs; else shrink slowly after calm.
+
+    Braked, everything above its target is taken at once.
+    """
     moves: dict[str, _Move] = {}
     owed = -room
     for seat, target in zip(seats, targets, strict=True):
         if seat.need.movable and _grows(seat, target, now_s):
             moves[seat.guest.uuid] = _Move(target, seat.need.reason)
             owed += target - seat.held_bytes
+    if braked:
+        owed = sum(max(0, seat.held_bytes - target) for seat, target in zip(seats, targets, strict=True))
     if owed > 0:
         _take(seats, targets, owed, moves)
     for seat, target in zip(seats, targets, strict=True):
@@ -209,7 +181,7 @@ def _moves(
     return moves
 
 
-def _grows(seat: _Seat, target: int, now_s: float) -> bool:
+def _grows(seat: Seat, target: int, now_s: float) -> bool:
     held = seat.held_bytes
     if target - held < GRAIN_BYTES:
         return False
@@ -218,7 +190,7 @@ def _grows(seat: _Seat, target: int, now_s: float) -> bool:
     return held < seat.need.minimum_bytes or target - held > seat.limits.band_bytes
 
 
-def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
+def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
     """Take `owed` bytes from those with the most above their target, whole grains at a time."""
     above = sorted(
         (
@@ -237,7 +209,7 @@ def _take(seats: Sequence[_Seat], targets: Sequence[int], owed: int, moves: dict
         moves[seat.guest.uuid] = _Move(seat.held_bytes - taken, Reason(PAYS, numbers))
 
 
-def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) -> _Move:
+def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> _Move:
     """Stay, stop a balloon that got stuck, or go one step towards the target."""
     balloon, known = seat.guest.balloon_bytes, seat.known
     numbers: dict[str, int | float] = {
@@ -252,7 +224,7 @@ def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) ->
         again = known.asked_s is None or now_s - known.asked_s >= ASK_AGAIN_S
         return _Move(known.target_bytes if again else balloon, Reason(NO_GROWTH, asked))
     if known.target_bytes is not None:
-        if known.target_bytes < min(balloon, seat.need.minimum_bytes):
+        if known.target_bytes < min(balloon, seat.need.bare_bytes):
             numbers["asked_bytes"] = known.target_bytes
             return _Move(min(balloon, target), Reason(OVERTAKEN, numbers))
         return _Move(balloon, Reason("balloon_is_moving", numbers))
@@ -274,12 +246,12 @@ def _calm_move(seat: _Seat, target: int, now_s: float, rules: MemorySettings) ->
     return _Move(to, Reason("unused_is_packed", numbers | {"step_bytes": balloon - to}))
 
 
-def _stuck(seat: _Seat) -> bool:
+def _stuck(seat: Seat) -> bool:
     return seat.known.short_intervals >= STUCK_INTERVALS
 
 
 def _actions(
-    seats: Sequence[_Seat], moves: Mapping[str, _Move], rules: MemorySettings
+    seats: Sequence[Seat], moves: Mapping[str, _Move], rules: MemorySettings
 ) -> tuple[SetMemory | SetStatsPeriod, ...]:
     periods: list[SetMemory | SetStatsPeriod] = []
     shrinks: list[tuple[int, str, SetMemory]] = []
@@ -289,8 +261,9 @@ def _actions(
         move = moves.get(guest.uuid)
         if move is None:
             continue
-        if guest.stats_period_s == 0:
-            periods.append(SetStatsPeriod(guest.uuid, guest.name, _period_s(rules)))
+        found_s = guest.stats_period_s
+        if found_s == 0 or (found_s is not None and _is_too_long(found_s, seat.known, rules)):
+            periods.append(SetStatsPeriod(guest.uuid, guest.name, _period_s(rules), found_s))
         stays = move.to_bytes == guest.balloon_bytes
         if stays and move.reason.rule not in (STOPPED_SHORT, OVERTAKEN, PAYS):
             continue
@@ -310,11 +283,16 @@ def _actions(
 
 
 def _period_s(rules: MemorySettings) -> int:
-    """Two reports an interval, between 1 and 5 seconds apart."""
-    return max(1, min(5, int(rules.interval_s / 2)))
+    """One report a glance, else two an interval; between 1 and 5 seconds apart."""
+    return max(1, min(5, int(rules.glance_s or rules.interval_s / 2)))
 
 
-def _guest_plan(seat: _Seat, target: int, move: _Move | None) -> GuestPlan:
+def _is_too_long(period_s: int, known: RememberedGuest, rules: MemorySettings) -> bool:
+    """Need would be seen late. A longer period that somebody set after us is theirs and stays."""
+    return period_s > 2 * _period_s(rules) and known.stats_period_set_s is None
+
+
+def _guest_plan(seat: Seat, target: int, move: _Move | None) -> GuestPlan:
     guest, need = seat.guest, seat.need
     verdict: GuestVerdict = "hold"
     reasons: tuple[Reason, ...] = (need.reason,)
@@ -337,11 +315,14 @@ def _guest_plan(seat: _Seat, target: int, move: _Move | None) -> GuestPlan:
         need.wanted_bytes,
         seat.known.use.used_bytes if seat.known.use is not None else None,
         reasons,
+        need.bare_bytes,
     )
 
 
-def _host_reasons(room: int, scarce: bool, seats: Sequence[_Seat]) -> tuple[Reason, ...]:
-    reasons = []
+def _host_reasons(
+    room: int, scarce: bool, seats: Sequence[Seat], braked: Reason | None
+) -> tuple[Reason, ...]:
+    reasons = [] if braked is None else [braked]
     if room < 0:
         reasons.append(Reason("host_over_budget", {"over_bytes": -room}))
     if scarce:
@@ -351,7 +332,7 @@ def _host_reasons(room: int, scarce: bool, seats: Sequence[_Seat]) -> tuple[Reas
 
 
 def _migration(
-    seats: Sequence[_Seat], spendable: int, scarcity: Sequence[bool], rules: MemorySettings
+    seats: Sequence[Seat], spendable: int, scarcity: Sequence[bool], rules: MemorySettings
 ) -> MigrationWanted | None:
     """Asked for only when ballooning has not cured the shortage in k of the last n intervals."""
     if sum(scarcity) < rules.scarcity_intervals or not scarcity[-1]:

@@ -35,3 +35,21 @@ def fill(total: int, least: Sequence[int], most: Sequence[int], shares: Sequence
         max(least_i, int(most_i - level * slope_i))
         for least_i, most_i, slope_i in zip(least, most, slopes, strict=True)
     ]
+
+
+def fill_capped(
+    total: int, least: Sequence[int], most: Sequence[int], caps: Sequence[int], shares: Sequence[int]
+) -> list[int]:
+    """As `fill`, but nobody gets more than its cap (least <= cap <= most); others get what that frees.
+
+    Guarantees: least <= given <= cap; the sum is at most max(total, sum(least)).
+    """
+    lower, upper = list(least), list(most)
+    while True:
+        given = fill(total, lower, upper, shares)
+        over = [i for i in range(len(given)) if given[i] > caps[i]]
+        if not over:
+            return given
+        for i in over:
+            # Fixed from both sides, so it is out of the division.
+            lower[i] = upper[i] = caps[i]

@@ -15,6 +15,7 @@ from vmpack import __version__
 from vmpack.act.driver import LibvirtDriver
 from vmpack.act.executor import Executor
 from vmpack.clock import SystemClock
+from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.demo import scenario
@@ -253,7 +254,7 @@ class Story:
             source=self._source(pretended_bytes),
             actuator=Executor(LibvirtDriver(self._lab.hypervisor), self._clock),
             publisher=publisher,
-            decision=Decision(plan, remember),
+            decision=Decision(plan, remember, alarm),
             settings=scenario.SETTINGS,
             remembered=Remembered(),
             save=lambda _remembered: None,

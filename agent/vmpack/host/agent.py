@@ -126,6 +126,7 @@ class Agent:
         return Loop(
             clock=self._clock,
             source=parts.source,
+            glance=parts.glancer.glance,
             actuator=parts.executor,
             publisher=publisher,
             decision=parts.decision,

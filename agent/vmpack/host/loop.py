@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from vmpack.clock import Clock
+from vmpack.clock import WakingClock
 from vmpack.decide.explain import words
 from vmpack.errors import VmpackError
 from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.glance import Glance
 from vmpack.model.host import HostSnapshot
 from vmpack.model.interval import AgentStatus, Interval
-from vmpack.model.plan import Plan, Remembered
+from vmpack.model.plan import Plan, Reason, Remembered
 from vmpack.model.settings import Settings
 from vmpack.units import format_bytes
 
@@ -31,8 +32,15 @@ BACK_OFF_MAX_S = 30.0
 CRASHES_MAX = 5
 """So many unforeseen errors in a row end the agent: the service manager then starts it anew, or releases."""
 
+TURNS_APART_S = 0.5
+"""However loud the alarm, this much time passes between turns."""
+GLANCES_APART_S = 0.25
+"""Balloons tell of every step they make."""
+ON_TIME_S = 0.001
+
 PlanFunction = Callable[[HostSnapshot, Remembered, Settings], Plan]
 RememberFunction = Callable[[Plan, Sequence[Outcome], float], Remembered]
+AlarmFunction = Callable[[Interval, Remembered, Glance, Settings], Reason | None]
 
 
 class Source(Protocol):
@@ -76,6 +84,7 @@ class Decision:
 
     plan: PlanFunction
     remember: RememberFunction
+    alarm: AlarmFunction
 
 
 class Loop:
@@ -84,8 +93,9 @@ class Loop:
     def __init__(
         self,
         *,
-        clock: Clock,
+        clock: WakingClock,
         source: Source,
+        glance: Callable[[], Glance] | None = None,
         actuator: Actuator,
         publisher: Publishing,
         decision: Decision,
@@ -96,12 +106,18 @@ class Loop:
         after_turn: Callable[[AgentStatus], None] = lambda _status: None,
         quiet_line_every: int | None = None,
     ) -> None:
-        """`about` is the status before the first turn; `quiet_line_every`: a line per so many quiet turns."""
+        """`about` is the status before the first turn; `quiet_line_every`: a line per so many quiet turns.
+
+        `glance` is a cheap look between turns; without it there are no early turns but by `wake`.
+        """
         self.lock = threading.RLock()
         self.settings = settings
         self.remembered = remembered
         self._clock = clock
         self._source = source
+        self._glance = glance
+        self._woken = ""
+        self._nudged = False
         self._actuator = actuator
         self._publisher = publisher
         self._decision = decision
@@ -170,9 +186,22 @@ class Loop:
                 if crashes >= CRASHES_MAX:
                     raise
             self._after_turn(self._status)
-            due_s = self._next_s(due_s, failures)
-            if self._clock.wait(due_s - self._clock.time_s()):
+            if failures or self._clock.time_s() >= due_s - ON_TIME_S:
+                due_s = self._next_s(due_s, failures)
+            if self._rest(due_s):
                 return
+
+    def wake(self, why: str) -> None:
+        """Have the next turn come now, because of this. May come from any thread."""
+        if not self._woken:
+            self._woken = why
+            self._clock.wake()
+
+    def nudge(self) -> None:
+        """Have the next glance come at once: a balloon has moved. May come from any thread."""
+        if not self._nudged:
+            self._nudged = True
+            self._clock.wake()
 
     def reconfigure(self, settings: Settings, observe_only: bool) -> None:
         """Decide with these from the next turn on."""
@@ -192,6 +221,39 @@ class Loop:
             if str(error) != self._save_fault:
                 log.warning("what is remembered would be lost by a restart: %s", error)
             self._save_fault = str(error)
+
+    def _rest(self, due_s: float) -> bool:
+        """Wait until a turn is due, or what is seen meanwhile cannot wait. True when asked to stop."""
+        soonest_s = self._clock.time_s() + TURNS_APART_S
+        while True:
+            left_s = due_s - self._clock.time_s()
+            glance_s = self.settings.memory.glance_s if self._glance else 0.0
+            if self._clock.wait(min(left_s, glance_s) if glance_s else left_s):
+                return True
+            if self._nudged and not self._woken and self._clock.wait(min(left_s, GLANCES_APART_S)):
+                return True
+            self._nudged = False
+            if self._clock.time_s() >= due_s - ON_TIME_S:
+                break
+            if self._woken or self._sees_alarm():
+                due_s = min(due_s, soonest_s)
+        if self._woken:
+            log.info("a turn at once: %s", self._woken)
+            self._woken = ""
+        return False
+
+    def _sees_alarm(self) -> bool:
+        last = self._status.interval
+        if self._glance is None or last is None or last.snapshot.frozen or self._status.last_error:
+            return False
+        try:
+            reason = self._decision.alarm(last, self.remembered, self._glance(), self.settings)
+        except VmpackError as error:
+            log.debug("no glance at the VMs: %s", error)
+            return False
+        if reason is not None:
+            log.debug("a turn at once: %s", words(reason)[0])
+        return reason is not None
 
     def _failed(self, why: str) -> None:
         with self.lock:

@@ -11,12 +11,14 @@ from vmpack.act.driver import LibvirtDriver
 from vmpack.act.executor import Executor
 from vmpack.clock import SystemClock
 from vmpack.config import Config
+from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.host.loop import Decision
 from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.hypervisor import Hypervisor
+from vmpack.observe.glance import Glancer
 from vmpack.observe.source import HostSource
 
 
@@ -27,6 +29,7 @@ class Parts:
     hypervisor: Hypervisor
     state: State
     source: HostSource
+    glancer: Glancer
     driver: LibvirtDriver
     executor: Executor
     decision: Decision
@@ -49,4 +52,13 @@ def real_parts(config: Config) -> Parts:
     driver = LibvirtDriver(hypervisor)
     executor = Executor(driver, clock)
     release = Release(clock, source, executor, plan_release, remember)
-    return Parts(hypervisor, state, source, driver, executor, Decision(plan, remember), release)
+    return Parts(
+        hypervisor=hypervisor,
+        state=state,
+        source=source,
+        glancer=Glancer(hypervisor),
+        driver=driver,
+        executor=executor,
+        decision=Decision(plan, remember, alarm),
+        release=release,
+    )

@@ -46,6 +46,8 @@ class SetStatsPeriod:
     uuid: str
     name: str
     period_s: int
+    before_s: int = 0
+    """The period that was found: put back on release."""
     kind: Literal["set_stats_period"] = "set_stats_period"
 
 

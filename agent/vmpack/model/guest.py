@@ -95,5 +95,7 @@ class GuestSnapshot:
     configured_bytes: int | None = None
     """What its lasting definition starts it with, None for a VM without one."""
     policy: GuestPolicy = GuestPolicy()
+    oom_kills: int | None = None
+    """Processes that the guest's kernel killed for want of memory, counted since its boot; None: not told."""
     policy_faults: tuple[str, ...] = ()
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""

@@ -34,11 +34,13 @@ class GuestPlan(NamedTuple):
     """What we want the balloon to be in the end; an action may go there in steps."""
     floor_bytes: int
     minimum_bytes: int
-    """What the guest uses plus the fixed headroom: never planned below."""
+    """bare_bytes plus what the guest is about to need; below it, it lacks memory."""
     wanted_bytes: int
     """minimum plus elastic headroom."""
     used_bytes: int | None
     reasons: tuple[Reason, ...]
+    bare_bytes: int = 0
+    """What the guest uses plus the fixed headroom: never taken below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,12 @@ class RememberedGuest(NamedTuple):
     """The one that vmpack set; another one is the owner's and stays."""
     rss_bytes: int | None = None
     """Of its QEMU: what a VM that falls silent most likely still has."""
+    oom_kills: int | None = None
+    """The guest's own count when it was last told."""
+    kills_seen: int = 0
+    """How often the guest was seen to kill for want of memory while it was packed."""
+    killed_s: float | None = None
+    """When that was last seen."""
 
     @property
     def promised_bytes(self) -> int:

@@ -18,6 +18,7 @@ class HostSettings:
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
     interval_s: float = 5.0
+    glance_s: float = 1.0
     floor_ratio: float = 0.10
     floor_min_bytes: int = 80 * MIB
     fixed_headroom_ratio: float = 0.03
@@ -32,6 +33,7 @@ class MemorySettings:
     silence_s: float = 6.0
     silence_nominal_s: float = 30.0
     learned_floor_s: float = 600.0
+    kill_floor_s: float = 3600.0
     scarcity_intervals: int = 3
     scarcity_window: int = 5
 

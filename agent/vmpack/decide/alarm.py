@@ -1,0 +1,65 @@
+"""Whether something seen between two intervals cannot wait for the next one.
+
+Called by the loop with each glance. An alarm costs one turn and decides nothing itself; lines fall with what
+was seen, so a lasting trouble rings once and not at every glance.
+"""
+
+from __future__ import annotations
+
+from vmpack.decide.brake import reserve_bytes
+from vmpack.decide.sizes import sizes
+from vmpack.model.action import ARRIVED_BYTES
+from vmpack.model.glance import Glance, GuestGlance
+from vmpack.model.guest import GuestSnapshot
+from vmpack.model.interval import Interval
+from vmpack.model.plan import Reason, Remembered, RememberedGuest
+from vmpack.model.settings import Settings
+
+
+def alarm(last: Interval, remembered: Remembered, glance: Glance, settings: Settings) -> Reason | None:
+    """The first reason to take a turn now, None when there is none. Pure; the order is that of uuids.
+
+    `last` is the newest turn, `remembered` what was known after it.
+    """
+    host = _host_alarm(last, glance, settings)
+    if host is not None:
+        return host
+    excluded = {guest.uuid for guest in last.plan.guests if guest.verdict == "excluded"}
+    for guest in sorted(last.snapshot.guests, key=lambda guest: guest.uuid):
+        seen, known = glance.guests.get(guest.uuid), remembered.guests.get(guest.uuid)
+        if seen is None or known is None or guest.uuid in excluded:
+            continue
+        reason = _guest_alarm(guest, known, seen, sizes(guest.nominal_bytes, settings.memory).band_bytes)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _host_alarm(last: Interval, glance: Glance, settings: Settings) -> Reason | None:
+    available, before = glance.host_available_bytes, last.snapshot.memory_available_bytes
+    reserve = reserve_bytes(last.snapshot.memory_total_bytes, settings.host)
+    if available is None or available >= reserve or 4 * available >= 3 * before:
+        return None
+    return Reason("host_memory_falls", {"available_bytes": available, "before_bytes": before})
+
+
+def _guest_alarm(
+    guest: GuestSnapshot, known: RememberedGuest, seen: GuestGlance, band_bytes: int
+) -> Reason | None:
+    # libvirt's word on a balloon is up to a second old: the size before our own move is no surprise.
+    expected = max(guest.balloon_bytes, known.balloon_bytes, known.target_bytes or 0)
+    if seen.balloon_bytes > expected + ARRIVED_BYTES:
+        numbers = {"balloon_bytes": seen.balloon_bytes, "expected_bytes": expected}
+        return Reason("balloon_grew_by_itself", numbers, guest.name)
+    least = (
+        known.balloon_bytes if known.target_bytes is None else min(known.balloon_bytes, known.target_bytes)
+    )
+    is_whole = guest.nominal_bytes - least <= ARRIVED_BYTES
+    if guest.stats is None or seen.usable_bytes is None or is_whole:
+        return None
+    # A report from before our own grow must not look like a fall.
+    usable = max(0, guest.stats.usable_bytes + min(0, least - guest.balloon_bytes))
+    if seen.usable_bytes >= usable - min(band_bytes, usable // 2):
+        return None
+    numbers = {"usable_bytes": seen.usable_bytes, "before_bytes": usable}
+    return Reason("need_rises_fast", numbers, guest.name)
