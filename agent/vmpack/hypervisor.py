@@ -29,6 +29,8 @@ from vmpack.errors import (
 T = TypeVar("T")
 
 CALL_DEADLINE_S = 5.0
+IDENTITY_DEADLINE_S = 30.0
+"""A libvirt that has just started asks every QEMU on the host what it can do before it answers this."""
 KEEPALIVE_INTERVAL_S = 5
 KEEPALIVE_COUNT = 3
 
@@ -137,7 +139,9 @@ class Hypervisor:
         Its parts: driver, mode (system, session, embed with its folder), the host's uuid.
         """
         capabilities, driver, uri = self.call(
-            "ask libvirt who it is", lambda c: (c.getCapabilities(), c.getType(), c.getURI())
+            "ask libvirt who it is",
+            lambda c: (c.getCapabilities(), c.getType(), c.getURI()),
+            deadline_s=IDENTITY_DEADLINE_S,
         )
         host_uuid = ElementTree.fromstring(capabilities).findtext("host/uuid", default="")
         return "/".join((driver.lower(), _mode(self.uri, uri), host_uuid))
