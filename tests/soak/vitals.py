@@ -137,7 +137,7 @@ def _size(folder: Path, without: str = "") -> tuple[int, int]:
 
 
 def _connections(daemon_pid: int) -> int:
-    """A connection is counted where the client is: in this process's network, if that is where clients are."""
+    """How many clients libvirt has; such a socket shows in the network of its client, which is this one."""
     lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     clients = {f"socket:[{line[6]}]" for line in lines if line[-1].endswith("/libvirt-sock")}
     return sum(target in clients for target in _targets(Path(f"/proc/{daemon_pid}/fd")))
