@@ -275,6 +275,7 @@ def test_a_statistics_period_that_was_just_set_is_seen_at_once():
     assert watched.observe().guests[0].stats_period_s == 0
 
     domain.xml = XML
+    watched.source.read_again(domain.UUIDString())
     assert watched.observe().guests[0].stats_period_s == 1
 
 

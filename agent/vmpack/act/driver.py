@@ -8,6 +8,7 @@ GuestBusyError (another job has the VM, or it does not answer), HypervisorLostEr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,8 +54,10 @@ class Driver(Protocol):
 class LibvirtDriver:
     """The Driver for real VMs; also writes their policies."""
 
-    def __init__(self, hypervisor: Hypervisor) -> None:
+    def __init__(self, hypervisor: Hypervisor, changed: Callable[[str], None] = lambda _uuid: None) -> None:
+        """`changed(uuid)` is called after a change of which libvirt sends no event."""
         self._hypervisor = hypervisor
+        self._changed = changed
 
     def look(self, uuid: str) -> Live:
         """See Driver."""
@@ -86,6 +89,7 @@ class LibvirtDriver:
             domain.setMemoryStatsPeriod(period_s, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
         self._hypervisor.call(f"set the statistics period of the VM {uuid} to {period_s} s", act)
+        self._changed(uuid)
 
     def write_policy(self, uuid: str, policy: GuestPolicy) -> None:
         """Write the VM's own settings: to the running VM and, where it is persistent, for later starts."""

@@ -23,6 +23,7 @@ from vmpack.host.loop import Loop, printable, summary_line
 from vmpack.host.notify import Notifier
 from vmpack.host.parts import Parts, real_parts
 from vmpack.host.peer import Rights, group_id
+from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
 from vmpack.model.interval import AgentStatus
@@ -78,17 +79,22 @@ class Agent:
         self._notifier = Notifier()
         self._stopped_by: signal.Signals | None = None
         self._quiet_line_every = quiet_line_every
+        self._running: Loop | None = None
 
     def run(self, once: bool) -> int:
         """Start, turn until told to stop, give back, end."""
         config, parts = self._config, real_parts(self._config)
+        # Before the first call opens the connection: who watches later hears nothing.
+        parts.hypervisor.watch("BALLOON_CHANGE", lambda _uuid: self._look_now())
         with ExitStack() as at_end:
             at_end.callback(parts.hypervisor.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
             at_end.enter_context(host_locks(parts.hypervisor.identity(), config.state_dir))
             parts.state.prepare()
             publisher = _publisher(config)
-            loop = self._loop(parts, publisher)
+            loop = self._running = self._loop(parts, publisher)
+            trigger = PressureTrigger(lambda: loop.wake("tasks on this host wait for memory"))
+            at_end.callback(trigger.stop)
             service = _service(loop, parts, publisher)
             server = Server(config.socket_path, service, rights)
             # Only now is the run directory ours: closing takes probe texts away.
@@ -102,6 +108,10 @@ class Agent:
             finally:
                 given_back = self._give_back(loop, parts)
         return self._exit_code(given_back and loop.status.last_error is None)
+
+    def _look_now(self) -> None:
+        if self._running is not None:
+            self._running.nudge()
 
     def _turn(self, loop: Loop, once: bool) -> None:
         self._say_start(loop)

@@ -37,6 +37,7 @@ TURNS_APART_S = 0.5
 GLANCES_APART_S = 0.25
 """Balloons tell of every step they make."""
 ON_TIME_S = 0.001
+TELL_AGAIN_S = 60.0
 
 PlanFunction = Callable[[HostSnapshot, Remembered, Settings], Plan]
 RememberFunction = Callable[[Plan, Sequence[Outcome], float], Remembered]
@@ -118,6 +119,7 @@ class Loop:
         self._glance = glance
         self._woken = ""
         self._nudged = False
+        self._told_s = -math.inf
         self._actuator = actuator
         self._publisher = publisher
         self._decision = decision
@@ -238,7 +240,10 @@ class Loop:
             if self._woken or self._sees_alarm():
                 due_s = min(due_s, soonest_s)
         if self._woken:
-            log.info("a turn at once: %s", self._woken)
+            # Pressure may last for hours, with a call every second.
+            level = logging.DEBUG if self._clock.time_s() - self._told_s < TELL_AGAIN_S else logging.INFO
+            log.log(level, "a turn at once: %s", self._woken)
+            self._told_s = self._clock.time_s() if level == logging.INFO else self._told_s
             self._woken = ""
         return False
 

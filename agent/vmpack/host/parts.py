@@ -49,7 +49,7 @@ def real_parts(config: Config) -> Parts:
         frozen=state.frozen,
         claims=state.claims,
     )
-    driver = LibvirtDriver(hypervisor)
+    driver = LibvirtDriver(hypervisor, source.read_again)
     executor = Executor(driver, clock)
     release = Release(clock, source, executor, plan_release, remember)
     return Parts(

@@ -17,7 +17,7 @@ from vmpack.host.directory import own_directory
 from vmpack.model.codec import dumps, loads
 from vmpack.model.host import Claim
 from vmpack.model.plan import Remembered
-from vmpack.publish.atomic import disk_error, set_aside, write_atomically
+from vmpack.publish.atomic import disk_error, set_aside, sweep_leftovers, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class State:
         self._claims_path = directory / "claims.json"
         self._directory = directory
         self._frozen_here = False
+        self._is_swept = False
         self._faults: dict[Path, str] = {}
         self._boot_id = BOOT_ID_PATH.read_text(encoding="ascii").strip() if boot_id is None else boot_id
 
@@ -75,7 +76,10 @@ class State:
         return kept.remembered
 
     def save(self, remembered: Remembered) -> None:
-        """Keep what decisions remember. Raises VmpackError when the disk fails."""
+        """Keep what decisions remember; only the lock's holder may. Raises VmpackError when the disk fails."""
+        if not self._is_swept:
+            self._is_swept = True
+            sweep_leftovers(self._remembered_path)
         text = dumps(RememberedFile(FORMAT, self._boot_id, remembered))
         write_atomically(self._remembered_path, text + "\n", mode=0o640)
 

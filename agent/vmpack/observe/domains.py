@@ -106,6 +106,10 @@ class DomainReader:
         for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
             hypervisor.watch(event, self._changed.add)
 
+    def read_again(self, uuid: str) -> None:
+        """This VM's facts have changed: read them anew at the next look. May come from any thread."""
+        self._changed.add(uuid)
+
     def read(self, time_s: float) -> tuple[tuple[DomainReading, ...], tuple[UnreadableGuest, ...]]:
         """All VMs that answered, and those that exist but did not.
 
@@ -195,9 +199,7 @@ class DomainReader:
         known = self._facts.get(domain.uuid)
         if known is None or known.run != domain.run or domain.uuid in self._changed:
             return True
-        # Setting the period causes no event, and until it is seen it would be set again.
-        is_unset = known.facts.has_balloon and not known.facts.stats_period_s
-        return is_unset or time_s - known.read_s >= FACTS_FRESH_S
+        return time_s - known.read_s >= FACTS_FRESH_S
 
     def _ask_each(self, domains: list[_Domain], time_s: float) -> dict[str, LiveFacts | None]:
         """By uuid; None for a VM that is gone, no entry for one that did not answer in time."""

@@ -84,6 +84,10 @@ class HostSource:
             frozen=self._frozen(),
         )
 
+    def read_again(self, uuid: str) -> None:
+        """This VM was changed in a way of which libvirt tells nobody. May come from any thread."""
+        self._domains.read_again(uuid)
+
     def _guest(
         self, reading: DomainReading, overhead_bytes: int | None, time_s: float, wall_s: float
     ) -> GuestSnapshot:
