@@ -27,6 +27,15 @@ def test_what_is_remembered_survives_a_restart(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["remembered.json"]
 
 
+def test_a_killed_agents_half_file_goes_with_the_next_ones_first(tmp_path: Path) -> None:
+    """Each crash in the middle of a write would leave a file in the state directory for ever."""
+    (tmp_path / ".remembered.json.abcd1234").write_text("half")
+
+    State(tmp_path, "boot-1").save(something())
+
+    assert [path.name for path in tmp_path.iterdir()] == ["remembered.json"]
+
+
 def test_a_reboot_ends_it(tmp_path: Path) -> None:
     """Times of another boot's clock would make every cool-down wrong."""
     State(tmp_path, "boot-1").save(something())

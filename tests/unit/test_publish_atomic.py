@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmpack.errors import AccessError, UnavailableError, VmpackError
-from vmpack.publish.atomic import disk_error, set_aside, write_atomically
+from vmpack.publish.atomic import disk_error, set_aside, sweep_leftovers, write_atomically
 
 
 def full_disk(*_: object) -> None:
@@ -70,3 +70,16 @@ def test_set_aside_keeps_every_broken_file(tmp_path: Path) -> None:
     assert not path.exists()
     assert (tmp_path / "state.json.broken-1").read_text() == "first"
     assert (tmp_path / "state.json.broken-2").read_text() == "second"
+
+
+def test_only_a_killed_writers_leftovers_are_swept(tmp_path: Path) -> None:
+    """Each crash would leave a file for ever; sweeping too much would take away what others keep there."""
+    write_atomically(tmp_path / "text", "whole")
+    kept = {"text", ".text", ".text.backup", ".other.abcd1234", "text.abcd1234", ".text.abcd12345"}
+    for name in (kept - {"text"}) | {".text.abcd1234", ".text._0000000"}:
+        (tmp_path / name).write_text("half")
+
+    sweep_leftovers(tmp_path / "text")
+    sweep_leftovers(tmp_path / "nowhere" / "text")
+
+    assert {path.name for path in tmp_path.iterdir()} == kept

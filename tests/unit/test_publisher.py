@@ -95,3 +95,16 @@ def test_failed_intervals_are_counted(tmp_path: Path) -> None:
     to = publisher(tmp_path, textfile)
     assert to.publish_failure() == ()
     assert b"vmpack_failed_intervals_total 1.0" in textfile.read_bytes()
+
+
+def test_a_killed_agents_leftovers_go_with_the_first_interval(tmp_path: Path) -> None:
+    """A host whose agent is killed again and again must not fill its run directory, which is memory."""
+    textfile = tmp_path / "vmpack.prom"
+    (tmp_path / "run/probe").mkdir(parents=True)
+    left = [tmp_path / "run/probe/.vm-snapshot.abcd1234", tmp_path / ".vmpack.prom.abcd1234"]
+    for path in left:
+        path.write_text("half")
+
+    publish_all(publisher(tmp_path, textfile), intervals.history_of(1))
+
+    assert not any(path.exists() for path in left) and textfile.exists()

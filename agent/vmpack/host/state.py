@@ -76,7 +76,7 @@ class State:
         return kept.remembered
 
     def save(self, remembered: Remembered) -> None:
-        """Keep what decisions remember; only the lock's holder may. Raises VmpackError when the disk fails."""
+        """Keep what decisions remember; for the lock's holder only. Raises VmpackError: the disk fails."""
         if not self._is_swept:
             self._is_swept = True
             sweep_leftovers(self._remembered_path)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from vmpack.errors import AccessError, UnavailableError, VmpackError
@@ -66,6 +68,15 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o644, durabl
         raise disk_error("write", path, error) from error
     if durable:
         _sync_directory(path.parent)
+
+
+def sweep_leftovers(path: Path) -> None:
+    """Take away what writers of `path` left beside it when they were killed; only while nobody writes it."""
+    leftover = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
+    with suppress(OSError):
+        for beside in path.parent.iterdir():
+            if leftover.fullmatch(beside.name):
+                beside.unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:

@@ -16,7 +16,7 @@ from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Remembered
 from vmpack.model.settings import Settings
 from vmpack.publish import probe_text
-from vmpack.publish.atomic import disk_error, make_directory, write_atomically
+from vmpack.publish.atomic import disk_error, make_directory, sweep_leftovers, write_atomically
 from vmpack.publish.history import History
 from vmpack.publish.journal import JournalWriter
 from vmpack.publish.metrics import Metrics
@@ -46,6 +46,7 @@ class Publisher:
         self._journal = JournalWriter(journal_dir, journal_cap_bytes, journal_segment_bytes, version)
         self._history = History(state_dir / "history.db", history_days)
         self._faults: dict[str, str] = {}
+        self._is_swept = False
 
     def publish(
         self,
@@ -60,6 +61,7 @@ class Publisher:
         `remembered_before` and `settings` are what its decision got; `took_s` is how long it took from
         observing to acting. Returns the failures, one text each; never raises them.
         """
+        self._sweep_once()
         self._metrics.record(interval, status.observe_only, took_s)
         self._try("probe texts", lambda: self._write_probe_texts(interval, status.observe_only))
         self._try("metrics", self._write_textfile)
@@ -81,10 +83,19 @@ class Publisher:
         """End journal and history; take away the files that would go on telling of an agent that is gone."""
         self._try("journal", self._journal.close)
         self._try("history", self._history.close)
-        for path in (self._probe_dir / category for category in probe_text.CATEGORIES):
-            self._try("probe texts", partial(_remove, path))
-        if self._textfile_path is not None:
-            self._try("metrics", partial(_remove, self._textfile_path))
+        for part, path in self._texts():
+            self._try(part, partial(_remove, path))
+
+    def _texts(self) -> list[tuple[str, Path]]:
+        """What goes stale with the agent."""
+        texts = [("probe texts", self._probe_dir / category) for category in probe_text.CATEGORIES]
+        return texts if self._textfile_path is None else [*texts, ("metrics", self._textfile_path)]
+
+    def _sweep_once(self) -> None:
+        if not self._is_swept:
+            self._is_swept = True
+            for _, path in self._texts():
+                sweep_leftovers(path)
 
     def _write_probe_texts(self, interval: Interval, observe_only: bool) -> None:
         make_directory(self._probe_dir)
