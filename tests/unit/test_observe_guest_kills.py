@@ -1,0 +1,227 @@
+"""OOM kills inside guests: whom to ask, what to believe, and that nobody ever waits for a guest agent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.fake_libvirt import FakeHypervisor
+from tests.waiting import PATIENCE_S, eventually
+
+from vmpack.errors import BadDataError, GuestBusyError, GuestGoneError, HypervisorError
+from vmpack.observe.guest_kills import GuestKills, Rota, parse_kills
+
+VMSTAT = b"nr_free_pages 1\noom_kill 3\nzswpin 0\n"
+
+
+def file_read(content: bytes) -> str:
+    encoded = base64.b64encode(content).decode()
+    return json.dumps({"return": {"count": len(content), "buf-b64": encoded, "eof": True}})
+
+
+class Agents(FakeHypervisor):
+    """A libvirt whose guests have agents: by uuid what /proc/vmstat says, or the error that libvirt gives."""
+
+    def __init__(self, **answers: bytes | Exception) -> None:
+        super().__init__()
+        self.answers = answers
+        self.open_files = 0
+        self.asked: list[str] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def lookupByUUIDString(self, uuid: str) -> str:
+        return uuid
+
+    def command(self, uuid: str, request: str, timeout_s: int, _flags: int) -> str:
+        assert timeout_s == 1
+        name = json.loads(request)["execute"]
+        if name == "guest-file-open":
+            self.asked.append(uuid)
+            self.go_on.wait(PATIENCE_S)
+        answer = self.answers[uuid]
+        if isinstance(answer, Exception):
+            raise answer
+        if name == "guest-file-read":
+            return file_read(answer)
+        self.open_files += 1 if name == "guest-file-open" else -1
+        return '{"return":1000}' if name == "guest-file-open" else '{"return":{}}'
+
+
+class Asking:
+    """GuestKills over fake agents, asked as quickly as it goes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._made: list[GuestKills] = []
+
+    def __call__(self, agents: Agents) -> GuestKills:
+        module = SimpleNamespace(qemuAgentCommand=agents.command)
+        self._monkeypatch.setitem(sys.modules, "libvirt_qemu", module)
+        hypervisor: Any = agents
+        self._made.append(GuestKills(hypervisor, pace_s=0.001))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close()
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
+    made = Asking(monkeypatch)
+    yield made
+    made.close()
+
+
+def test_counts_come_in_while_nobody_waits(asking: Asking) -> None:
+    """A kill in a guest is need that its figures no longer show: it must reach the decision, some time."""
+    agents = Agents(a=VMSTAT, b=b"oom_kill 0\n")
+    kills = asking(agents)
+
+    assert kills.counts(["a", "b"]) == {}
+    eventually("both are known", lambda: kills.counts(["a", "b"]) == {"a": 3, "b": 0})
+    assert agents.open_files == 0
+
+
+def test_an_agent_that_hangs_costs_no_interval_and_one_thread(asking: Asking) -> None:
+    """Every VM on the host would wait for one guest that does not answer."""
+    agents = Agents(a=VMSTAT, b=VMSTAT)
+    agents.go_on.clear()
+    kills = asking(agents)
+    kills.counts(["a", "b"])
+    eventually("one is asked", lambda: agents.asked)
+
+    for _ in range(100):
+        assert kills.counts(["a", "b"]) == {}
+    assert agents.asked == ["a"]
+    assert [thread.name for thread in threading.enumerate()].count("guest agents") == 1
+
+    agents.go_on.set()
+    eventually("both are known", lambda: len(kills.counts(["a", "b"])) == 2)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"nr_free_pages 1\n", HypervisorError("no agent"), GuestBusyError("late"), GuestGoneError("x")]
+)
+def test_a_guest_that_does_not_tell_is_absent_and_left_in_peace(asking: Asking, answer) -> None:
+    """0 would say that all is well; asking again and again would hold the thread for all the others."""
+    agents = Agents(silent=answer, good=VMSTAT)
+    kills = asking(agents)
+
+    kills.counts(["silent", "good"])
+    eventually("the other is known", lambda: kills.counts(["silent", "good"]) == {"good": 3})
+
+    assert agents.asked == ["silent", "good"]
+
+
+def test_a_vm_that_is_gone_is_forgotten(asking: Asking) -> None:
+    """A VM that comes back would show the kills of its former life."""
+    kills = asking(Agents(a=VMSTAT))
+    kills.counts(["a"])
+    eventually("it is known", lambda: kills.counts(["a"]))
+
+    kills.counts([])
+
+    assert kills.counts(["a"]) == {}
+
+
+def test_after_close_nobody_is_asked(asking: Asking) -> None:
+    """An agent that has given its memory back would go on bothering guests."""
+    agents = Agents(a=VMSTAT, b=VMSTAT)
+    kills = asking(agents)
+    agents.go_on.clear()
+    kills.counts(["a"])
+    eventually("one is asked", lambda: agents.asked)
+
+    kills.close()
+    agents.go_on.set()
+
+    eventually("the thread ends", lambda: "guest agents" not in [t.name for t in threading.enumerate()])
+    kills.counts(["b"])
+    assert agents.asked == ["a"]
+
+
+def test_a_missing_module_is_said_once(monkeypatch, caplog) -> None:
+    """Distributions pack libvirt_qemu apart: the agent must work without it, and say what it does not see."""
+    monkeypatch.setitem(sys.modules, "libvirt_qemu", None)
+    hypervisor: Any = Agents()
+    kills = GuestKills(hypervisor)
+
+    with caplog.at_level(logging.DEBUG):
+        assert [kills.counts(["a"]) for _ in range(3)] == [{}, {}, {}]
+
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("count", [0, 7, 2**63 - 1])
+def test_a_count_is_read(count):
+    """What the guest's kernel says, and nothing else, is the evidence."""
+    assert parse_kills(file_read(b"a 1\noom_kill %d\nb 2\n" % count)) == count
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"oom_kill\n", b"oom_kill -1\n", b"xoom_kill 5\n", b"oom_kill 5 6\n"]
+)
+def test_a_kernel_that_does_not_count_is_no_zero(content):
+    """Kernels before 4.13 have no such line: 0 would be a promise that nobody was killed."""
+    assert parse_kills(file_read(content)) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "[" * 100_000,
+        "9" * 100_000,
+        "x" * 1_000_000,
+        "[]",
+        '{"return":7}',
+        '{"return":{"buf-b64":7}}',
+        '{"return":{"buf-b64":"*"}}',
+        '{"return":{"buf-b64":"\\ud800"}}',
+        '{"error":{"class":"GenericError"}}',
+        file_read(b"oom_kill 9999999999999999999\n"),
+    ],
+)
+def test_nonsense_is_told_from_an_answer(answer):
+    """A guest that answers with anything it likes would stop the thread, and nobody's kills would be seen."""
+    with pytest.raises(BadDataError):
+        parse_kills(answer)
+
+
+def test_each_vm_has_its_turn_the_urgent_first():
+    """With fifty VMs the starving one would be asked last, or the others never."""
+    rota = Rota()
+    rota.plan(["urgent", "b", "c"])
+    turns = []
+    for second in range(9):
+        uuid = rota.next(float(second))
+        if uuid is not None:
+            rota.asked(uuid, second + 3.0)
+            turns.append(uuid)
+
+    assert turns == ["urgent", "b", "c"] * 3
+
+
+def test_a_vm_that_becomes_urgent_is_asked_before_those_that_waited_a_little_longer():
+    """The guest that starves now would wait for a round of all the others."""
+    rota = Rota()
+    rota.plan(list("abcdef"))
+    for second, uuid in enumerate("abcdef"):
+        rota.asked(uuid, float(second))
+
+    rota.plan(list("fabcde"))
+
+    assert rota.next(10.0) == "a"
+    rota.asked("a", 20.0)
+    assert rota.next(10.0) == "b"
+    rota.plan(list("fedcba"))
+    assert rota.next(10.0) == "f"
