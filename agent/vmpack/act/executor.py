@@ -98,7 +98,7 @@ class _Run:
         try:
             step(index, action)
         except UnavailableError as error:
-            self._lost = f"the connection to libvirt was lost: {error.message}"
+            self._lose(error)
             self._conclude(index, "skipped", self._lost)
         except GuestGoneError:
             self._conclude(index, "skipped", "the VM is gone")
@@ -107,6 +107,9 @@ class _Run:
         except VmpackError as error:
             self._conclude(index, "failed", error.message)
 
+    def _lose(self, error: UnavailableError) -> None:
+        self._lost = f"the connection to libvirt was lost: {error.message}"
+
     def _conclude(self, index: int, status: Status, detail: str, reached_bytes: int | None = None) -> None:
         self._outcomes[index] = Outcome(
             self._actions[index], status, detail, reached_bytes, self._clock.time_s()
@@ -114,8 +117,17 @@ class _Run:
 
     def _set_period(self, index: int, action: Action) -> None:
         assert isinstance(action, SetStatsPeriod)
-        self._driver.set_stats_period(action.uuid, action.period_s)
-        self._conclude(index, "done", "")
+        try:
+            self._driver.set_stats_period(action.uuid, action.period_s)
+        except (GuestBusyError, UnavailableError) as error:
+            if action.period_s == 0:
+                raise
+            # Without an answer it may be set all the same: only what counts as asked is put back later.
+            self._conclude(index, "partial", error.message)
+            if isinstance(error, UnavailableError):
+                self._lose(error)
+        else:
+            self._conclude(index, "done", "")
 
     def _shrink(self, index: int, action: Action) -> None:
         assert isinstance(action, SetMemory)
@@ -192,7 +204,7 @@ class _Run:
         try:
             move.reached_bytes = self._driver.balloon_bytes(move.action.uuid)
         except UnavailableError as error:
-            self._lost = f"the connection to libvirt was lost: {error.message}"
+            self._lose(error)
             return
         except VmpackError as error:
             move.arrived, move.fault = True, error.message

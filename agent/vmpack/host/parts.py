@@ -14,7 +14,8 @@ from vmpack.config import Config
 from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
-from vmpack.host.loop import Decision
+from vmpack.host.intent import FirstRemembered
+from vmpack.host.loop import Actuator, Decision
 from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.hypervisor import Hypervisor
@@ -31,7 +32,7 @@ class Parts:
     source: HostSource
     glancer: Glancer
     driver: LibvirtDriver
-    executor: Executor
+    actuator: Actuator
     decision: Decision
     release: Release
 
@@ -50,15 +51,15 @@ def real_parts(config: Config) -> Parts:
         claims=state.claims,
     )
     driver = LibvirtDriver(hypervisor, source.read_again)
-    executor = Executor(driver, clock)
-    release = Release(clock, source, executor, plan_release, remember)
+    actuator = FirstRemembered(Executor(driver, clock), remember, state.save)
+    release = Release(clock, source, actuator, plan_release, remember)
     return Parts(
         hypervisor=hypervisor,
         state=state,
         source=source,
         glancer=Glancer(hypervisor),
         driver=driver,
-        executor=executor,
+        actuator=actuator,
         decision=Decision(plan, remember, alarm),
         release=release,
     )
