@@ -28,12 +28,13 @@ BALLOON_LAG_S = 2.0
 _TRIES = (1.0, 0.5, 0.5, 0.5)
 """How long each attempt at the bulk call may take, in deadlines."""
 
-_BUSY_TRIES = 3
-_BUSY_PAUSE_S = 0.02
+_BUSY_TRIES = 5
+_BUSY_PAUSE_S = 0.05
 """How often, and how far apart, a VM is asked again that another program is asking just now."""
 
 _ANSWERS = ("balloon.rss", "balloon.last-update", "balloon.available")
 _RUNNING_OR_PAUSED = (1, 3)
+_PAUSED, _FOR_MIGRATION = 3, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class DomainReader:
         """
         domains = self._ask_busy_again(self._bulk())
         facts, silent = self._read_facts(domains, time_s)
+        # A VM that arrives gets its lasting definition at the very end.
+        self._changed.update(d.uuid for d in domains if _is_incoming(d))
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
         silent += [d for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
         live = self._ask_each(answering, time_s)
@@ -287,8 +290,15 @@ def _size_bytes(domain: _Domain) -> int:
     return min((size * KIB for size in sizes if type(size) is int and 0 < size <= LARGEST_KIB), default=0)
 
 
+def _is_incoming(domain: _Domain) -> bool:
+    """Perhaps on its way in: paused for a migration, as it is at the source in the last moment too."""
+    return domain.stats.get("state.state") == _PAUSED and domain.stats.get("state.reason") == _FOR_MIGRATION
+
+
 def _answered(domain: _Domain, facts: DomainFacts) -> bool:
     if not facts.has_balloon or domain.stats.get("state.state") not in _RUNNING_OR_PAUSED:
+        return True
+    if _is_incoming(domain):  # libvirt keeps its QEMU from answering until it has arrived
         return True
     return _has_answer(domain)
 
