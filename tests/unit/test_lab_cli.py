@@ -116,6 +116,31 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     assert f"vmpack lab {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", ["up", "list", "down"])
+def test_every_verb_of_a_pair_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help is how people learn to see a migration."""
+    with pytest.raises(SystemExit) as caught:
+        main(["lab", "pair", verb, "--help"])
+
+    assert caught.value.code == 0
+    assert f"vmpack lab pair {verb}" in capsys.readouterr().out
+
+
+def test_a_pair_says_that_it_needs_root(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ordinary user would get an error of the kernel's, and not know what to do."""
+    monkeypatch.setattr(image, "is_built", lambda: True)
+    monkeypatch.setattr(state, "base_folder", lambda: tmp_path / "labs")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+    assert main(["lab", "pair", "up"]) == 77
+    lines = capsys.readouterr().err.splitlines()
+    assert "needs root" in lines[0]
+    assert "vmpack lab up" in lines[1]
+    assert not (tmp_path / "labs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -124,6 +149,9 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["up", "--memory", "32MiB"], "too little"),
         (["list", "--name", "../x"], "no name for a lab"),
         (["uri", "--name", "never-up"], "is running"),
+        (["pair", "list", "--name", "never-up"], "no pair 'never-up' is running"),
+        (["load", "--pair", "--name", "never-up", "g1"], "no pair 'never-up' is running"),
+        (["pair", "down", "--name", "../x"], "no name for a lab"),
     ],
 )
 def test_mistakes_get_one_line_and_a_way_out(

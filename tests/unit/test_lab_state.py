@@ -9,7 +9,15 @@ import pytest
 
 from vmpack.errors import AccessError, UsageError
 from vmpack.lab import state
-from vmpack.lab.state import StateFolder, base_folder, named_state, temporary_state
+from vmpack.lab.state import (
+    StateFolder,
+    base_folder,
+    named_pair,
+    named_state,
+    pair_hosts,
+    temporary_pair,
+    temporary_state,
+)
 
 
 @pytest.fixture
@@ -30,14 +38,19 @@ def test_only_the_owner_may_enter(base: Path) -> None:
 def test_what_a_killed_program_left_is_swept_up(base: Path) -> None:
     """Killed test runs would fill /run, which is memory, folder by folder."""
     left, running, young = temporary_state(), temporary_state(), temporary_state()
-    lock = running.take_lock()
-    for folder in (left, running):
-        os.utime(folder.root, (0, 0))
+    left_pair, running_pair = temporary_pair(), temporary_pair()
+    host = pair_hosts(running_pair)[1]
+    host.prepare()
+    locks = [running.take_lock(), host.take_lock()]
+    for folder in (left.root, running.root, left_pair, running_pair):
+        os.utime(folder, (0, 0))
 
     temporary_state()
-    os.close(lock)
+    for lock in locks:
+        os.close(lock)
 
     assert [folder.root.exists() for folder in (left, running, young)] == [False, True, True]
+    assert [folder.exists() for folder in (left_pair, running_pair)] == [False, True]
 
 
 def test_a_folder_that_others_could_have_made_is_refused(base: Path) -> None:
@@ -59,6 +72,27 @@ def test_names_that_leave_the_folder_are_refused(base: Path, name: str) -> None:
         named_state(name)
 
 
+def test_a_pair_and_a_lab_of_one_name_do_not_meet(base: Path) -> None:
+    """Ending one would delete the other's folder; and a guest that moved must be found by either host."""
+    lab, pair = named_state("default"), named_pair("default")
+    a, b = pair_hosts(pair)
+
+    assert len({lab.root, pair, a.root, b.root}) == 4
+    assert lab.root not in pair.parents
+    assert a.mark == b.mark != lab.mark
+
+
+def test_what_a_guest_printed_goes_with_it(base: Path) -> None:
+    """A guest that moved would seem not to have booted: its new host never saw it print READY."""
+    a, b = pair_hosts(temporary_pair())
+    for host in (a, b):
+        host.prepare()
+    a.files.console("g1").write_text("READY 1.5")
+
+    assert b.files.console("g1").read_text() == "READY 1.5"
+    assert b.files.control_socket("g1") != a.files.control_socket("g1")
+
+
 def test_an_ordinary_user_without_a_runtime_folder_gets_one_in_tmp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Login by su or in a container sets no XDG_RUNTIME_DIR: the lab must work there too."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -70,7 +104,9 @@ def test_an_ordinary_user_without_a_runtime_folder_gets_one_in_tmp(monkeypatch: 
 def test_the_longest_names_still_make_sockets() -> None:
     """A unix socket's path ends at 107 bytes: QEMU would not start, with an error nobody understands."""
     root = Path("/tmp/vmpack-lab-1234567890") / ("x" * 12)
+    pair = pair_hosts(root.with_suffix(".pair"))[0].root
     monitor = root / "etc/libvirt/qemu/lib/domain-999-12345678901234567890/monitor.sock"
 
     assert len(str(monitor)) < 108
     assert len(str(StateFolder(root).files.control_socket("x" * 40))) < 108
+    assert len(str(StateFolder(pair).files.control_socket("x" * 40))) < 108

@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vmpack.cli import lab_pair
 from vmpack.cli.agent_access import LAB_ADDRESS
 from vmpack.cli.amounts import memory_bytes
+from vmpack.cli.lab_list import guest_record, print_guests
+from vmpack.cli.lab_options import DEFAULT_NAME, add_verb, guest_count, name_option
 from vmpack.cli.main import EXIT_INTERRUPTED
 from vmpack.cli.safe_text import shown
 from vmpack.errors import UsageError
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from vmpack.lab.guest_spec import GuestSpec
     from vmpack.lab.lab import Lab, LabGuest
 
-DEFAULT_NAME = "default"
 EXIT_WARNED = 3
 
 _DESCRIPTION = """\
@@ -35,6 +37,7 @@ examples:
   vmpack lab exec g1 cat /proc/meminfo
   memory_coordinator 2 --connect lab
   vmpack lab down                                ends all of it
+  vmpack lab pair up                             two hosts, to migrate guests between them
 """
 _UP = """\
 Start the lab, or add the guests it lacks, and wait until all have booted. They are called g1, g2, ... and
@@ -68,12 +71,12 @@ examples:
 
 def add_parser(subparsers: Any) -> None:
     """Register the command and its verbs."""
-    parser = _add(subparsers, "lab", "make and load tiny real guests", _DESCRIPTION)
+    parser = add_verb(subparsers, "lab", "make and load tiny real guests", _DESCRIPTION)
     verbs = parser.add_subparsers(title="verbs", dest="verb", required=True, metavar="VERB")
-    up = _add(verbs, "up", "start the lab, or the guests it lacks", _UP)
-    up.add_argument("--guests", type=_count, default=4, metavar="N", help="how many (default: 4)")
+    up = add_verb(verbs, "up", "start the lab, or the guests it lacks", _UP)
+    up.add_argument("--guests", type=guest_count, default=4, metavar="N", help="how many (default: 4)")
     up.add_argument("--memory", type=memory_bytes, metavar="SIZE", help="of each (default: 128MiB)")
-    up.add_argument("--vcpus", type=_count, metavar="N", help="of each (default: 2)")
+    up.add_argument("--vcpus", type=guest_count, metavar="N", help="of each (default: 2)")
     up.add_argument(
         "--autodeflate",
         action="store_const",
@@ -92,24 +95,29 @@ def add_parser(subparsers: Any) -> None:
         ("uri", "print libvirt's address"),
         ("down", "end the lab"),
     ):
-        _add(verbs, verb, what, what[0].upper() + what[1:] + ".")
+        add_verb(verbs, verb, what, what[0].upper() + what[1:] + ".")
     verbs.choices["list"].add_argument("--json", action="store_true", help="print one JSON object")
-    execute = _add(verbs, "exec", "run a command in a guest", _EXEC)
+    execute = add_verb(verbs, "exec", "run a command in a guest", _EXEC)
     execute.add_argument("guest", metavar="GUEST")
     execute.add_argument(
         "argv", nargs=argparse.REMAINDER, metavar="CMD...", help="the command and its arguments"
     )
-    load = _add(verbs, "load", "make a guest use memory or CPU", _LOAD)
+    load = add_verb(verbs, "load", "make a guest use memory or CPU", _LOAD)
     load.add_argument("guest", metavar="GUEST")
     load.add_argument("--memory", type=memory_bytes, metavar="SIZE", help="take so much more")
     load.add_argument(
         "--rate", type=_rate, default=0, metavar="SIZE/s", help="no faster than this (default: at once)"
     )
     load.add_argument("--anonymous", action="store_true", help="memory of a process, which can be OOM-killed")
-    load.add_argument("--cpu", type=_count, metavar="N", help="start N busy loops")
+    load.add_argument("--cpu", type=guest_count, metavar="N", help="start N busy loops")
     load.add_argument("--free", action="store_true", help="end all loads of the guest")
     for verb_parser in verbs.choices.values():
         verb_parser.add_argument("--name", default=DEFAULT_NAME, help="which lab (default: default)")
+    for verb_parser in (execute, load):
+        verb_parser.add_argument(
+            "--pair", action="store_true", help="a guest of the pair of this name, on either host"
+        )
+    lab_pair.add_parser(verbs)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         "exec": _exec,
         "load": _load,
         "down": _down,
+        "pair": lab_pair.run,
     }
     return verbs[args.verb](args)
 
@@ -148,7 +157,7 @@ def _up(args: argparse.Namespace) -> int:
         if named_state(args.name).is_locked():
             _say(
                 f"interrupted: lab {args.name} stays, with the guests started so far; "
-                f"end it with `vmpack lab down{_name_option(args.name)}`"
+                f"end it with `vmpack lab down{name_option(args.name)}`"
             )
         return EXIT_INTERRUPTED
 
@@ -174,7 +183,7 @@ def _bring_up(name: str, specs: list[GuestSpec], asked: dict[str, Any]) -> int:
         spec.name for spec in specs if spec.name in running and _differs(running[spec.name].spec(), asked)
     ]
     if different:
-        option = _name_option(name)
+        option = name_option(name)
         _say(
             f"{', '.join(different)} ran already with other options and "
             f"{'keeps its own' if len(different) == 1 else 'keep their own'}; "
@@ -189,7 +198,7 @@ def _differs(spec: GuestSpec, asked: dict[str, Any]) -> bool:
 
 
 def _next_steps(uri: str, name: str) -> str:
-    option = _name_option(name)
+    option = name_option(name)
     address = LAB_ADDRESS if name == DEFAULT_NAME else f"'{uri}'"
     steps = (
         (f"memory_coordinator 2 --connect {address}", "pack these guests (Ctrl-C ends it)"),
@@ -202,32 +211,12 @@ def _next_steps(uri: str, name: str) -> str:
 
 def _list(args: argparse.Namespace) -> int:
     lab = _attach(args)
-    records = [_record(guest) for guest in lab.guests()]
+    records = [guest_record(guest) for guest in lab.guests()]
     if args.json:
         print(json.dumps({"name": args.name, "uri": lab.uri, "guests": records}, indent=2))
         return 0
-    print(f"{'GUEST':<16} {'MEMORY':>9} {'BALLOON':>9} {'VCPUS':>5} {'HOST RSS':>9} {'PID':>8}  STATE")
-    for record in records:
-        print(
-            f"{shown(record['name'], 16):<16} {format_bytes(record['memory_bytes']):>9} "
-            f"{format_bytes(record['balloon_bytes']):>9} {record['vcpus']:>5} "
-            f"{format_bytes(record['rss_bytes']):>9} {record['pid']:>8}  {record['state']}"
-        )
+    print_guests(records)
     return 0
-
-
-def _record(guest: LabGuest) -> dict[str, Any]:
-    memory_bytes_, balloon_bytes, vcpus = guest.size()
-    return {
-        "name": guest.name,
-        "uuid": guest.uuid,
-        "pid": guest.pid,
-        "memory_bytes": memory_bytes_,
-        "balloon_bytes": balloon_bytes,
-        "vcpus": vcpus,
-        "rss_bytes": guest.rss_bytes(),
-        "state": "ready" if guest.is_ready() else "booting",
-    }
 
 
 def _uri(args: argparse.Namespace) -> int:
@@ -238,7 +227,7 @@ def _uri(args: argparse.Namespace) -> int:
 def _exec(args: argparse.Namespace) -> int:
     if not args.argv:
         raise UsageError("no command given", "write for example: vmpack lab exec g1 free -m")
-    result = _attach(args).guest(args.guest).control.run(args.argv)
+    result = _guest(args).control.run(args.argv)
     sys.stdout.write(result.output)
     return result.exit_code
 
@@ -246,7 +235,7 @@ def _exec(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> int:
     if args.memory is None and (args.rate or args.anonymous):
         raise UsageError("--rate and --anonymous belong to --memory", "add for example --memory 60MiB")
-    control = _attach(args).guest(args.guest).control
+    control = _guest(args).control
     if args.free:
         control.free()
         control.calm()
@@ -284,6 +273,13 @@ def _attach(args: argparse.Namespace) -> Lab:
     return Lab.attach(args.name)
 
 
+def _guest(args: argparse.Namespace) -> LabGuest:
+    from vmpack.lab.pair import Pair
+
+    labs = Pair.attach(args.name) if args.pair else _attach(args)
+    return labs.guest(args.guest)
+
+
 def _names(lab: Lab) -> str:
     return ", ".join(shown(guest.name) for guest in lab.guests())
 
@@ -292,18 +288,8 @@ def _guests(count: int) -> str:
     return "1 guest" if count == 1 else f"{count} guests"
 
 
-def _name_option(name: str) -> str:
-    return "" if name == DEFAULT_NAME else f" --name {name}"
-
-
 def _say(text: str) -> None:
     print(f"vmpack lab: {text}", file=sys.stderr, flush=True)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 255:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 255")
-    return int(text)
 
 
 def _rate(text: str) -> int:
@@ -311,9 +297,3 @@ def _rate(text: str) -> int:
         return parse_rate(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _add(subparsers: Any, name: str, what: str, description: str) -> Any:
-    return subparsers.add_parser(
-        name, help=what, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )

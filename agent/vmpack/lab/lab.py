@@ -99,6 +99,14 @@ class LabGuest:
         """True once the guest's init has started its services."""
         return "READY " in self.console_text()
 
+    def is_running(self) -> bool:
+        """False while it still comes in from another host, and once it is gone."""
+        import libvirt
+
+        with suppress(GuestGoneError), translated(f"read the state of guest {self.name}"):
+            return bool(self.domain.info()[0] == libvirt.VIR_DOMAIN_RUNNING)
+        return False
+
     def destroy(self) -> None:
         """End the guest at once; one that is gone already is fine."""
         with suppress(GuestGoneError), translated(f"destroy guest {self.name}"):

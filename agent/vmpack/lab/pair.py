@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from vmpack.errors import AccessError, AlreadyRunningError, UnavailableError, VmpackError
+from vmpack.errors import AccessError, AlreadyRunningError, GuestGoneError, UnavailableError, VmpackError
 from vmpack.lab.daemon import (
     HostNetwork,
     PrivateDaemon,
@@ -18,7 +18,7 @@ from vmpack.lab.daemon import (
     start_daemon,
     stop_daemon,
 )
-from vmpack.lab.lab import Lab
+from vmpack.lab.lab import Lab, LabGuest
 from vmpack.lab.state import StateFolder, make_own, named_pair, pair_hosts, temporary_pair
 
 # of a network for documentation: nobody's real one
@@ -90,6 +90,13 @@ class Pair:
     def hosts(self) -> tuple[Lab, Lab]:
         """Both labs, "a" first."""
         return self.a, self.b
+
+    def guest(self, name: str) -> LabGuest:
+        """The running guest of this name, on whichever host. Raises GuestGoneError that names all."""
+        guests = {guest.name: guest for lab in self.hosts for guest in lab.guests() if guest.is_running()}
+        if name not in guests:
+            raise GuestGoneError(f"the pair has no guest {name!r}", f"it has {', '.join(guests) or 'none'}")
+        return guests[name]
 
     def close(self) -> None:
         """End both hosts with all their guests, and delete the folder. Raises HypervisorError."""
