@@ -1,0 +1,1 @@
+"""Faults put into the real agent at each of its external calls, from outside."""
