@@ -37,6 +37,10 @@ def error(code: int) -> libvirt.libvirtError:
     return made
 
 
+ARRIVING = {"state.state": 3, "state.reason": 2, "balloon.current": 131072, "balloon.maximum": 262144}
+"""What libvirt gives for a VM that is on its way in, at its destination."""
+
+
 class FakeDomain:
     """One virDomain. `vanishes` makes it end right after the bulk statistics were taken."""
 
@@ -49,6 +53,7 @@ class FakeDomain:
         self.run = 1
         self.job: dict[str, int] = {"type": 0}
         self.job_refused = False
+        self.arrives = False
         self.vanishes = False
         self.busy_looks = 0
         self.actual_kib: int | None = None
@@ -83,6 +88,8 @@ class FakeDomain:
     def jobStats(self) -> dict[str, int]:
         if self.vanishes:
             raise error(libvirt.VIR_ERR_NO_DOMAIN)
+        if self.arrives:
+            raise error(libvirt.VIR_ERR_OPERATION_UNSUPPORTED)
         if self.job_refused:
             raise error(libvirt.VIR_ERR_OPERATION_INVALID)
         return self.job

@@ -256,18 +256,29 @@ def translated(what: str) -> Iterator[None]:
 
 
 def job_name(domain: Any) -> str | None:
-    """The running job of a virDomain ("migration out"); None without one, "busy" when it may not be asked.
+    """The running job of a virDomain, as "migration out" or "save"; None without one.
 
-    Raises GuestGoneError and HypervisorLostError.
+    "busy" when it may not be asked, "migration in" for a VM on its way in, which libvirt does not tell much
+    of. Raises GuestGoneError and HypervisorLostError.
     """
     try:
         with translated(f"ask for the job of {domain.name()}"):
             job = domain.jobStats()
     except (GuestGoneError, HypervisorLostError):
         raise
-    except HypervisorError:
-        return "busy"
+    except HypervisorError as error:
+        return "migration in" if _asked_at_destination(error) else "busy"
     return None if job.get("type", 0) == 0 else _OPERATIONS.get(job.get("operation", 0), "job")
+
+
+def _asked_at_destination(error: HypervisorError) -> bool:
+    """libvirt tells of a migration at its source alone, and refuses with this at its destination."""
+    import libvirt
+
+    cause = error.__cause__
+    return isinstance(cause, libvirt.libvirtError) and cause.get_error_code() == (
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED
+    )
 
 
 def _translation(libvirt: Any, what: str, error: Any) -> VmpackError:

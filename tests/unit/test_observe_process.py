@@ -104,3 +104,15 @@ def test_vms_that_leave_are_forgotten_and_a_restarted_one_is_found_again(tmp_pat
     add_process(tmp_path, 20, "qemu", "-uuid", "u1", smaps=SMAPS.replace("53248 kB", "53244 kB"))
 
     assert meter.measure({("u1", 2): 256 * MIB}) == {("u1", 2): OVERHEAD - 4 * KIB}
+
+
+def test_a_vm_that_two_processes_claimed_is_found_once_one_has_ended(tmp_path):
+    """A VM that came from another libvirt of the same machine would never be measured."""
+    add_process(tmp_path, 10, "qemu", "-uuid", "u1", smaps=SMAPS)
+    add_process(tmp_path, 20, "qemu", "-uuid", "u1", smaps=SMAPS)
+    meter = OverheadMeter(tmp_path)
+    assert meter.measure({("u1", 1): 256 * MIB}) == {("u1", 1): None}
+
+    (tmp_path / "10/cmdline").write_bytes(b"")
+
+    assert meter.measure({("u1", 1): 256 * MIB}) == {("u1", 1): OVERHEAD}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
-from tests.fake_libvirt import SILENT, UUID, WALL_S, XML, FakeDomain, FakeHypervisor
+from tests.fake_libvirt import ARRIVING, SILENT, STATS, UUID, WALL_S, XML, FakeDomain, FakeHypervisor
 from tests.fake_vms import FakeClock
 
 from vmpack.errors import HypervisorLostError
@@ -175,6 +176,32 @@ def test_a_job_is_named_and_a_refused_question_is_busy():
     jobs = {guest.name: guest.job for guest in Watched(FakeDomain(), moving, silent).observe().guests}
 
     assert jobs == {"g1": None, "moving": "migration out", "silent": "busy"}
+
+
+def test_a_vm_on_its_way_in_is_seen_with_its_job_and_its_memory(tmp_path):
+    """It would count as hung, and what has arrived of it once more as the host's own use."""
+    (tmp_path / "meminfo").write_text("MemTotal: 8 kB\nMemAvailable: 4 kB\n")
+    (tmp_path / "10").mkdir()
+    (tmp_path / "10/cmdline").write_text(f"qemu\0-uuid\0{UUID}\0")
+    (tmp_path / "10/stat").write_text("10 (qemu) S " + "0 " * 18 + "555 0\n")
+    (tmp_path / "10/statm").write_text("40000 30000 0 0 0 0 0\n")
+    arriving = FakeDomain()
+    arriving.stats, arriving.arrives = ARRIVING, True
+    watched = Watched(arriving, proc=tmp_path)
+
+    snapshot = watched.observe()
+
+    assert snapshot.unreadable == ()
+    (guest,) = snapshot.guests
+    assert (guest.state, guest.job) == ("paused", "migration in")
+    assert (guest.balloon_bytes, guest.nominal_bytes) == (128 * MIB, 256 * MIB)
+    assert guest.rss_bytes == 30000 * os.sysconf("SC_PAGE_SIZE")
+
+    arriving.stats, arriving.arrives, arriving.lasting_xml = STATS, False, XML
+    (guest,) = watched.observe().guests
+
+    assert (guest.state, guest.job) == ("running", None)
+    assert guest.configured_bytes is not None
 
 
 def test_an_impossible_report_is_no_report():

@@ -7,8 +7,9 @@ What cannot be read (another user's process, a process that ended) is None.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from vmpack.units import KIB
 
 NEW_PER_INTERVAL = 4
 """VMs seen for the first time are measured sooner, but not all at once."""
+SEARCHES = 5
+"""How often a VM's process is looked for: two may claim a VM that has just come from another lab here."""
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*\n(?:\w+: .*\n)*?Rss: +(\d+) kB", re.MULTILINE)
 
 
@@ -33,13 +36,12 @@ class OverheadMeter:
     def __init__(self, proc: Path) -> None:
         self._proc = proc
         self._known: dict[tuple[str, int], Process | None] = {}
+        self._searches: dict[tuple[str, int], int] = {}
         self._measured: dict[tuple[str, int], int | None] = {}
 
     def measure(self, nominal_bytes: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int | None]:
         """Resident bytes that are not the guest's, by VM (uuid and libvirt's number of this run of it)."""
-        if nominal_bytes.keys() - self._known.keys():
-            found = find_qemus(self._proc)
-            self._known = {vm: self._known.get(vm) or found.get(vm[0]) for vm in nominal_bytes}
+        self._search(nominal_bytes)
         # Never measured ones first, then in the order in which they were last measured.
         self._measured = {vm: figure for vm, figure in self._measured.items() if vm in nominal_bytes}
         new = [vm for vm in nominal_bytes if vm not in self._measured]
@@ -48,6 +50,26 @@ class OverheadMeter:
             process, size = self._known[vm], nominal_bytes[vm]
             self._measured[vm] = overhead_bytes(self._proc, process, size) if process is not None else None
         return {vm: self._measured.get(vm) for vm in nominal_bytes}
+
+    def rss_bytes(self, uuid: str) -> int | None:
+        """Resident bytes of a VM's process, for a VM of which libvirt does not tell them."""
+        process = find_qemus(self._proc).get(uuid)
+        pages = _bytes(self._proc / f"{process.pid}/statm").split()[1:2] if process is not None else []
+        return int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else None
+
+    def _search(self, vms: Collection[tuple[str, int]]) -> None:
+        """Find the processes of VMs that were not found yet."""
+        self._known = {vm: self._known.get(vm) for vm in vms}
+        self._searches = {vm: self._searches.get(vm, 0) for vm in vms}
+        sought = [vm for vm in vms if self._known[vm] is None and self._searches[vm] < SEARCHES]
+        if not sought:
+            return
+        found = find_qemus(self._proc)
+        for vm in sought:
+            self._searches[vm] += 1
+            self._known[vm] = found.get(vm[0])
+            if self._known[vm] is not None:
+                self._measured.pop(vm, None)
 
 
 def find_qemus(proc: Path) -> dict[str, Process]:

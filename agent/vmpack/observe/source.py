@@ -61,9 +61,11 @@ class HostSource:
         # After the call: a VM's report is then never newer than the snapshot.
         time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
         host = read_host(self._proc, self._sys)
-        overhead = self._overhead.measure({(r.uuid, r.run): _nominal_bytes(r) for r in readings})
+        overhead = self._overhead.measure(
+            {(r.uuid, r.run): _nominal_bytes(r) for r in readings if not _is_incoming(r)}
+        )
         guests = tuple(
-            self._guest(reading, overhead[reading.uuid, reading.run], time_s, wall_s)
+            self._guest(reading, overhead.get((reading.uuid, reading.run)), time_s, wall_s)
             for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
         )
         self._forget_all_but({reading.uuid for reading in readings})
@@ -92,7 +94,9 @@ class HostSource:
         self, reading: DomainReading, overhead_bytes: int | None, time_s: float, wall_s: float
     ) -> GuestSnapshot:
         stats, facts = reading.stats, reading.facts
-        rss_bytes = _kib(stats, "balloon.rss")
+        # What has arrived of an incoming VM must not count as the host's own use beside its balloon.
+        incoming = _is_incoming(reading)
+        rss_bytes = self._overhead.rss_bytes(reading.uuid) if incoming else _kib(stats, "balloon.rss")
         nominal_bytes = _nominal_bytes(reading)
         balloon_bytes, balloon_fault = _balloon_bytes(reading, nominal_bytes)
         sighting, fault = date_report(stats, self._sightings.get(reading.uuid), time_s, wall_s)
@@ -133,6 +137,10 @@ class HostSource:
     def _forget_all_but(self, uuids: set[str]) -> None:
         self._sightings = {uuid: seen for uuid, seen in self._sightings.items() if uuid in uuids}
         self._policy_faults = {uuid: told for uuid, told in self._policy_faults.items() if uuid in uuids}
+
+
+def _is_incoming(reading: DomainReading) -> bool:
+    return reading.live.job == "migration in"
 
 
 def _nominal_bytes(reading: DomainReading) -> int:
