@@ -6,6 +6,7 @@ from tests import builders
 from tests.host_doubles import HostInMemory, JumpingClock, make_loop, make_release, turns
 
 from vmpack.decide.explain import words
+from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Remembered
 from vmpack.units import MIB
 
@@ -54,6 +55,25 @@ def test_an_overcommitted_host_says_what_stays_packed() -> None:
     assert 380 * MIB <= balloons <= 400 * MIB
     assert {left.name for left in given.still_packed} == {"g0", "g1"}
     assert all(left.packed_bytes > 0 and left.why and left.cure for left in given.still_packed)
+
+
+def test_a_vm_that_another_program_asks_just_now_is_not_left_out() -> None:
+    """A monitoring tool that looks at the wrong moment would keep a VM packed after the agent is gone."""
+    host, remembered = packed_host()
+    busy = host.guests.pop("uuid-g1")
+    host.unreadable = (builders.unreadable("g1"),)
+    looks = host.observe
+
+    def observe() -> HostSnapshot:
+        snapshot = looks()
+        host.guests.setdefault("uuid-g1", busy)
+        host.unreadable = ()
+        return snapshot
+
+    host.observe = observe  # type: ignore[method-assign]
+    given, _ = make_release(host).carry_out(remembered, builders.EAGER, None)
+
+    assert host.named("g1").balloon_bytes == 256 * MIB and given.still_packed == ()
 
 
 def test_a_balloon_that_does_not_move_is_not_waited_for_for_ever() -> None:

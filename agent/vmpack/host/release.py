@@ -20,6 +20,8 @@ from vmpack.model.settings import Settings
 
 PATIENCE_S = 3.0
 """How long no balloon may move before the rest is said to be still packed."""
+ANSWER_S = 1.0
+"""How long a VM without an answer is asked again: most likely another program asks it just now."""
 POLL_S = 0.1
 MOST_BYTES = 2**63
 
@@ -48,7 +50,7 @@ class Release:
         Returns what was done and what is to be remembered after it. Raises VmpackError when the host
         cannot be seen.
         """
-        before = self.source.observe()
+        before = self._look_at_all()
         plan = self.plan(before, remembered, settings, uuids)
         outcomes = self.actuator.carry_out(plan) if plan.actions else ()
         remembered = self.remember(plan, outcomes, before.time_s)
@@ -57,6 +59,14 @@ class Release:
         now = {guest.uuid: guest.balloon_bytes for guest in after.guests if guest.uuid in was}
         given = sum(max(0, size - was[uuid]) for uuid, size in now.items())
         return GivenBack(given, outcomes, still_packed(after, plan, uuids)), remembered
+
+    def _look_at_all(self) -> HostSnapshot:
+        """The host once every VM has answered; one that stays silent is done without."""
+        deadline_s = self.clock.time_s() + ANSWER_S
+        while True:
+            snapshot = self.source.observe()
+            if not snapshot.unreadable or self.clock.time_s() >= deadline_s or self.clock.wait(POLL_S):
+                return snapshot
 
     def _arrival(self, outcomes: tuple[Outcome, ...]) -> HostSnapshot:
         """The host once every balloon that was asked has arrived, or none has moved for PATIENCE_S."""
