@@ -224,7 +224,7 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
         again = known.asked_s is None or now_s - known.asked_s >= ASK_AGAIN_S
         return _Move(known.target_bytes if again else balloon, Reason(NO_GROWTH, asked))
     if known.target_bytes is not None:
-        if known.target_bytes < min(balloon, seat.need.bare_bytes):
+        if known.target_bytes + GRAIN_BYTES <= min(balloon, target, seat.need.minimum_bytes):
             numbers["asked_bytes"] = known.target_bytes
             return _Move(min(balloon, target), Reason(OVERTAKEN, numbers))
         return _Move(balloon, Reason("balloon_is_moving", numbers))

@@ -133,7 +133,15 @@ class HostService:
                 raise UsageError(f"{printable(guest.name)} is left alone: {words(mine.reasons[0])[0]}")
             _check_size(guest, max(mine.floor_bytes, mine.minimum_bytes), plan.room_bytes, size_bytes)
             self._hold(guest, None)
-            action = SetMemory(guest.uuid, guest.name, guest.balloon_bytes, size_bytes, guest.nominal_bytes)
+            known = plan.remembered.guests.get(guest.uuid)
+            action = SetMemory(
+                guest.uuid,
+                guest.name,
+                guest.balloon_bytes,
+                size_bytes,
+                guest.nominal_bytes,
+                known.promised_bytes if known else 0,
+            )
             by_hand = dataclasses.replace(plan, actions=(action,))
             outcomes = self._actuator.carry_out(by_hand)
             self._loop.keep(self._decision.remember(by_hand, outcomes, snapshot.time_s))
