@@ -200,7 +200,7 @@ def test_nonsense_is_told_from_an_answer(answer):
 def test_each_vm_has_its_turn_the_urgent_first():
     """With fifty VMs the starving one would be asked last, or the others never."""
     rota = Rota()
-    rota.plan(["urgent", "b", "c"])
+    rota.plan(["urgent", "b", "c"], 0.0)
     turns = []
     for second in range(9):
         uuid = rota.next(float(second))
@@ -214,14 +214,29 @@ def test_each_vm_has_its_turn_the_urgent_first():
 def test_a_vm_that_becomes_urgent_is_asked_before_those_that_waited_a_little_longer():
     """The guest that starves now would wait for a round of all the others."""
     rota = Rota()
-    rota.plan(list("abcdef"))
+    rota.plan(list("abcdef"), 0.0)
     for second, uuid in enumerate("abcdef"):
         rota.asked(uuid, float(second))
 
-    rota.plan(list("fabcde"))
+    rota.plan(list("fabcde"), 10.0)
 
     assert rota.next(10.0) == "a"
     rota.asked("a", 20.0)
     assert rota.next(10.0) == "b"
-    rota.plan(list("fedcba"))
+    rota.plan(list("fedcba"), 10.0)
     assert rota.next(10.0) == "f"
+
+
+def test_nobody_waits_for_ever_behind_those_who_are_always_due():
+    """A new VM on a host with many others would never be asked."""
+    rota = Rota()
+    others = [str(number) for number in range(20)]
+    asked = set()
+    for second in range(60):
+        rota.plan(others if second < 10 else [*others, "new"], float(second))
+        uuid = rota.next(float(second))
+        assert uuid is not None
+        rota.asked(uuid, second + 1.0)
+        asked.add(uuid)
+
+    assert asked == {*others, "new"}

@@ -41,8 +41,9 @@ _LINE = re.compile(rb"^oom_kill ([0-9]{1,19})$", re.MULTILINE)
 class GuestKills:
     """Counts of OOM kills since each guest's boot. `counts` may be called from any thread."""
 
-    def __init__(self, hypervisor: Hypervisor, *, pace_s: float = PACE_S) -> None:
+    def __init__(self, hypervisor: Hypervisor, *, pace_s: float = PACE_S, silent_s: float = SILENT_S) -> None:
         self._hypervisor = hypervisor
+        self._silent_s = silent_s
         self._pace_s = pace_s
         self._lock = threading.Lock()
         self._rota = Rota()
@@ -57,7 +58,7 @@ class GuestKills:
         begins at 0 with each boot of the guest.
         """
         with self._lock:
-            self._rota.plan(uuids_by_urgency)
+            self._rota.plan(uuids_by_urgency, time.monotonic())
             if self._thread is None and not self._stop.is_set():
                 self._start()
             wanted = set(uuids_by_urgency)
@@ -87,7 +88,7 @@ class GuestKills:
 
     def _ask(self, uuid: str) -> None:
         count = None
-        again_s = SILENT_S
+        again_s = self._silent_s
         try:
             count = read_kills(self._hypervisor, uuid)
         except (GuestGoneError, UnavailableError):
@@ -112,10 +113,10 @@ class Rota:
         self._order: dict[str, int] = {}
         self._due_s: dict[str, float] = {}
 
-    def plan(self, uuids_by_urgency: Sequence[str]) -> None:
-        """From now on these VMs, in this order of urgency."""
+    def plan(self, uuids_by_urgency: Sequence[str], now_s: float) -> None:
+        """From now on these VMs, in this order of urgency; one that is new may be asked at once."""
         self._order = {uuid: place for place, uuid in enumerate(uuids_by_urgency)}
-        self._due_s = {uuid: due_s for uuid, due_s in self._due_s.items() if uuid in self._order}
+        self._due_s = {uuid: self._due_s.get(uuid, now_s) for uuid in self._order}
 
     def has(self, uuid: str) -> bool:
         """Is this VM among those to be asked?"""
@@ -128,8 +129,8 @@ class Rota:
 
     def next(self, now_s: float) -> str | None:
         """The VM to ask now; None when all were asked lately."""
-        due = [uuid for uuid in self._order if self._due_s.get(uuid, now_s) <= now_s]
-        return min(due, key=lambda uuid: self._due_s.get(uuid, now_s) + self._order[uuid], default=None)
+        due = [uuid for uuid in self._order if self._due_s[uuid] <= now_s]
+        return min(due, key=lambda uuid: self._due_s[uuid] + self._order[uuid], default=None)
 
 
 def read_kills(hypervisor: Hypervisor, uuid: str) -> int | None:
