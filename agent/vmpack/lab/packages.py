@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from vmpack.errors import UnavailableError
@@ -88,6 +89,12 @@ def find_packages() -> DebianPackages | HostFiles:
         return _host_files()
     for tool in ("apt-get", "apt-cache", "dpkg-deb", "depmod", "modprobe"):
         find_tool(tool)
+    return _debian_packages(family)
+
+
+@cache
+def _debian_packages(family: str) -> DebianPackages:
+    """Asked once per process: where apt keeps no cache of its own, each answer takes seconds."""
     names = (*_kernel_packages(family), *_PROGRAM_PACKAGES)
     listing = run_tool("apt-get", "--print-uris", "-qq", "download", *names, hint=_APT_HINT)
     return DebianPackages(names, hashlib.sha256(listing.encode()).hexdigest()[:16])
