@@ -29,7 +29,7 @@ def files_that_readers_trust(folder: Path) -> Iterator[str]:
     for path in sorted((folder / "run" / "probe").glob("[!.]*")):
         text = path.read_text()
         bad = [line for line in text.splitlines() if not _PROBE_LINE.fullmatch(line)]
-        if bad or not text.endswith("\n"):
+        if bad or not ("\n" + text).endswith("\n"):
             yield f"{path.name} is half written: {text!r}"
     for path in (folder / "state").glob("remembered.json"):
         try:

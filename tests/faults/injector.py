@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -59,13 +60,21 @@ class Passage:
 class Injector:
     """Every patched call goes through `at`; may be used from all threads."""
 
-    def __init__(self, fault: Fault, trace_path: Path | None = None, *, kill: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        fault: Fault,
+        trace_path: Path | None = None,
+        *,
+        kill: Callable[[], None],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.points: list[str] = []
         """In the order in which they were met."""
         self.dead = False
         self.struck = False
         self._fault = fault
         self._kill = kill
+        self._sleep = sleep
         self._counts: Counter[str] = Counter()
         self._begun = False
         self._lock = threading.Lock()
@@ -119,9 +128,9 @@ class Injector:
             torn()
             raise failure()
         elif self._fault.mode == "stop":
-            os.kill(os.getpid(), 19)
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif self._fault.mode == "delay":
-            time.sleep(self._fault.seconds)
+            self._sleep(self._fault.seconds)
 
     def _die(self) -> None:
         self.dead = True
