@@ -52,9 +52,7 @@ def _executable(seconds: int) -> bytes:
     code = _code(seconds)
     size = _HEADER_BYTES + len(code)
     identity = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header = struct.pack(
-        "<HHIQQQIHHHHHH", 2, 62, 1, _LOADED_AT + _HEADER_BYTES, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
+    header = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, _LOADED_AT + _HEADER_BYTES, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _LOADED_AT, _LOADED_AT, size, size, 0x1000)
     return identity + header + segment + code
 
@@ -64,8 +62,12 @@ def starve(guest: LabGuest, cpus: int, seconds: int) -> None:
     program = base64.b64encode(_executable(seconds)).decode()
     start = "; ".join(f"(sleep 1; exec taskset -c {cpu} /tmp/starve) &" for cpu in range(cpus))
     script = (
-        f"echo {program} | base64 -d > /tmp/starve && chmod +x /tmp/starve && "
-        f"echo -1 > /proc/sys/kernel/sched_rt_runtime_us && {{ {start}; }} > /dev/null 2>&1 < /dev/null"
-    ).replace("&; (", "& (").replace("&; }", "& }")
+        (
+            f"echo {program} | base64 -d > /tmp/starve && chmod +x /tmp/starve && "
+            f"echo -1 > /proc/sys/kernel/sched_rt_runtime_us && {{ {start}; }} > /dev/null 2>&1 < /dev/null"
+        )
+        .replace("&; (", "& (")
+        .replace("&; }", "& }")
+    )
     answer = guest.control.run(["sh", "-c", script])
     assert answer.exit_code == 0, answer
