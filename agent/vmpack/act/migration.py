@@ -319,9 +319,9 @@ class _Journey:
         try:
             restore_extras(self._destination, self._action.uuid, was, now.persistent)
         except VmpackError as error:
-            self._warnings.append(f"its {what} did not come along: {error.message}")
+            self._warnings.append(f"lost on the way, {what}: {error.message}")
         else:
-            self._warnings.append(f"its {what} did not come along and was set again")
+            self._warnings.append(f"set again, for it did not come along: {what}")
 
 
 def _migrate(connection: Any, action: Migrate) -> None:

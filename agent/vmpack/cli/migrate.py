@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -94,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
     migrator = Migrator(source_uri, clock)
     if args.dry_run:
         return _try_dry(migrator, action, args.json)
-    signals = _StopSignals(clock.stop)
-    outcome = _carry_out(migrator, action, quiet=args.json)
+    with _StopSignals(clock.stop) as signals:
+        outcome = _carry_out(migrator, action, quiet=args.json)
     if args.json:
         print(json.dumps(encode(outcome), indent=2))
     else:
@@ -192,11 +193,19 @@ def _tell(outcome: MigrationOutcome) -> None:
 class _StopSignals:
     """Ctrl-C, an ending terminal and a kind kill abort the migration, instead of leaving it unwatched."""
 
-    def __init__(self, stop: Any) -> None:
+    def __init__(self, stop: Callable[[], None]) -> None:
         self.received = False
         self._stop = stop
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         if not self.received:
