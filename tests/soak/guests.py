@@ -45,7 +45,7 @@ class SoakGuests:
         self._ended_kills = 0
         self._kills: dict[int, int] = {}
         self.silences: list[str] = []
-        """Guests that did not say how many processes they lost, and why."""
+        """Guests that did not answer, and when asked for what."""
 
     @property
     def running(self) -> list[LabGuest]:
@@ -64,10 +64,10 @@ class SoakGuests:
     def start(self, *numbers: int) -> None:
         """Start guests and wait until they have booted."""
         guests = self._lab.start(*(self._specs[number] for number in numbers))
-        self._lab.wait_ready()
         for number, guest in zip(numbers, guests, strict=True):
             self._running[number] = guest
             self._held_bytes[number] = 0
+        self._lab.wait_ready()
 
     def stop(self, number: int) -> None:
         """End a guest as a power cut would."""
