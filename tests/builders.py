@@ -52,6 +52,7 @@ def guest(
         "stats": stats,
         "rss_bytes": (balloon + OVERHEAD_MIB) * MIB,
         "ram_rss_bytes": balloon * MIB,
+        "oom_kills": 0,
         "policy": policy or GuestPolicy(),
     }
     return GuestSnapshot(**values | fields)

@@ -29,6 +29,7 @@ class Config:
     connect_uri: str
     observe_only: bool
     release_on_stop: bool
+    ask_guests: bool
     run_dir: Path
     state_dir: Path
     socket_group: str | None
@@ -138,9 +139,8 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
 
 
 def _is_fixed(key: Key) -> bool:
-    if key.table in ("agent", "publish"):
-        return key.name not in ("agent.observe_only", "agent.release_on_stop")
-    return key.name == "host.memory_bytes"
+    settable = ("agent.observe_only", "agent.release_on_stop")
+    return key.table in ("agent", "publish") and key.name not in settable
 
 
 _BY_NAME = {key.name: key for key in keys()}

@@ -202,6 +202,8 @@ def keys() -> tuple[Key, ...]:
             "Change nothing: decide, publish and say what would have been done."),
         Key("agent.release_on_stop", "flag", True,
             "Give all memory back when the agent stops."),
+        Key("agent.ask_guests", "flag", True,
+            "Ask the guest agents of VMs for OOM kills (read from the guest's /proc/vmstat)."),
         Key("agent.run_dir", "path", default_run_dir(),
             "Directory of the socket and of the probe texts."),
         Key("agent.state_dir", "path", default_state_dir(),

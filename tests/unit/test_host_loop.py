@@ -1,5 +1,6 @@
 """The loop: order, schedule, errors, observe mode."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 
@@ -254,3 +255,16 @@ def test_a_glance_that_fails_waits_for_the_turn() -> None:
     loop.run()
 
     assert [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals] == [0, 5]
+
+
+def test_a_guest_that_killed_something_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A process that died in a guest must not stay a secret of the journal."""
+    host = idle_host(1)
+    loop = make_loop(host)
+    for count in (3, 3, 4, 4):
+        host.guests = {"uuid-g0": dataclasses.replace(host.named("g0"), oom_kills=count)}
+        turns(loop, 1, host.clock)
+
+    told = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == 1 and "g0: its guest killed a process" in told[0] and "60 min" in told[0]
+    assert host.named("g0").balloon_bytes == 256 * MIB

@@ -30,6 +30,7 @@ def test_a_real_domain_is_read_whole():
         has_balloon=True,
         autodeflate=True,
         stats_period_s=1,
+        has_guest_agent=False,
         exclusions=(),
         policy=GuestPolicy(100 * MIB, 2000, 0.3, True, 1790000000.0),
         policy_faults=(),
@@ -144,3 +145,12 @@ def test_what_is_written_is_read_back(policy):
     assert metadata is not None
     metadata.append(element)
     assert read_policy(root) == (policy, ())
+
+
+@pytest.mark.parametrize("state", ["connected", "disconnected"])
+def test_only_a_guest_agent_at_the_other_end_is_asked(state: str) -> None:
+    """libvirt writes an error into its log for every question to an agent that is not there."""
+    channel = f"<channel><target name='org.qemu.guest_agent.0' state='{state}'/></channel>"
+    facts = read_facts(REAL.replace("</devices>", channel + "</devices>"))
+
+    assert facts.has_guest_agent == (state == "connected")

@@ -330,3 +330,23 @@ def test_a_faulty_policy_is_told_once(caplog):
     assert guest.policy == GuestPolicy(100 * MIB, None, 0.3, True, 1790000000.0)
     assert guest.policy_faults
     assert len([record for record in caplog.records if "shares" in record.getMessage()]) == 1
+
+
+def test_the_most_pressed_guest_agent_is_asked_first_and_its_count_is_told():
+    """A kill must be known while the next one can still be prevented; a VM without agent is never asked."""
+    agent = "<channel type='unix'><target name='org.qemu.guest_agent.0' state='connected'/></channel>"
+    watched, asked = Watched(FakeDomain()), []
+
+    def kills(uuids):
+        asked.append(list(uuids))
+        return dict.fromkeys(uuids, 7)
+
+    watched.source._guest_kills = kills
+    assert watched.observe().guests[0].oom_kills is None
+
+    domain = FakeDomain()
+    domain.xml = XML.replace("</devices>", agent + "</devices>")
+    watched = Watched(domain)
+    watched.source._guest_kills = kills
+    assert watched.observe().guests[0].oom_kills == 7
+    assert asked == [[], [domain.UUIDString()]]

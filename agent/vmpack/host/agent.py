@@ -27,6 +27,7 @@ from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
 from vmpack.model.interval import AgentStatus
+from vmpack.observe.source import HostSource
 from vmpack.publish.publisher import Publisher
 from vmpack.units import format_bytes, format_seconds
 
@@ -83,11 +84,12 @@ class Agent:
 
     def run(self, once: bool) -> int:
         """Start, turn until told to stop, give back, end."""
-        config, parts = self._config, real_parts(self._config)
+        config, parts = self._config, real_parts(self._config, ask_guests=self._config.ask_guests)
         # Before the first call opens the connection: who watches later hears nothing.
         parts.hypervisor.watch("BALLOON_CHANGE", lambda _uuid: self._look_now())
         with ExitStack() as at_end:
             at_end.callback(parts.hypervisor.close)
+            at_end.callback(parts.guest_kills.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
             at_end.enter_context(host_locks(parts.hypervisor.identity(), config.state_dir))
             parts.state.prepare()
@@ -101,7 +103,9 @@ class Agent:
             at_end.callback(publisher.close)
             server.start()
             at_end.callback(server.stop)
-            watcher = threading.Thread(target=self._watch_signals, args=(loop,), name="signals", daemon=True)
+            watcher = threading.Thread(
+                target=self._watch_signals, args=(loop, parts.source), name="signals", daemon=True
+            )
             watcher.start()
             try:
                 self._turn(loop, once)
@@ -167,11 +171,11 @@ class Agent:
             observing = "observing: " if status.observe_only else ""
             self._notifier.alive(observing + summary_line(status.interval))
 
-    def _watch_signals(self, loop: Loop) -> None:
+    def _watch_signals(self, loop: Loop, source: HostSource) -> None:
         while True:
             number = signal.Signals(signal.sigwait(self._signals))
             if number is signal.SIGHUP and self._reload is not None:
-                self._take_new_configuration(loop, self._reload)
+                self._take_new_configuration(loop, source, self._reload)
             elif self._stopped_by is None:
                 self._stopped_by = number
                 self._clock.stop()
@@ -179,7 +183,7 @@ class Agent:
                 log.warning("stopped at once: memory stays packed until `vmpack release --all`")
                 os._exit(128 + number)
 
-    def _take_new_configuration(self, loop: Loop, reload: Callable[[], Config]) -> None:
+    def _take_new_configuration(self, loop: Loop, source: HostSource, reload: Callable[[], Config]) -> None:
         self._notifier.reloading()
         try:
             new = reload()
@@ -193,7 +197,9 @@ class Agent:
             for name in needs_restart(self._config, new):
                 log.warning("%s: changed, but takes effect only after a restart", name)
             self._config = new
-            loop.reconfigure(new.settings, new.observe_only)
+            with loop.lock:
+                source.pretended_bytes = new.settings.host.memory_bytes
+                loop.reconfigure(new.settings, new.observe_only)
             log.info("the new configuration is in force")
         self._notifier.ready()
 

@@ -24,9 +24,13 @@ from vmpack.model.host import HostSnapshot
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Plan, Reason, Remembered
 from vmpack.model.settings import Settings
-from vmpack.units import format_bytes
+from vmpack.units import format_bytes, format_seconds
 
 log = logging.getLogger(__name__)
+
+_KILLED = (
+    "%s: its guest killed a process for want of memory while packed; it is to have all its memory for %s"
+)
 
 BACK_OFF_MAX_S = 30.0
 CRASHES_MAX = 5
@@ -278,6 +282,10 @@ class Loop:
             reason = why.get(outcome.action.uuid) if isinstance(outcome.action, SetMemory) else None
             level = logging.WARNING if outcome.status == "failed" else logging.INFO
             log.log(level, "%s%s", outcome_line(outcome), f": {words(reason)[0]}" if reason else "")
+        for known in interval.plan.remembered.guests.values():
+            if known.killed_s == interval.snapshot.time_s and known.learned_floor_until_s is not None:
+                kept_s = format_seconds(known.learned_floor_until_s - known.killed_s)
+                log.warning(_KILLED, printable(known.name), kept_s)
         log.debug("%s, took %.0f ms", summary_line(interval), took_s * 1000)
         self._quiet_turns = 0 if interval.outcomes else self._quiet_turns + 1
         every = self._quiet_line_every

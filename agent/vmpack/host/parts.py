@@ -20,6 +20,7 @@ from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.hypervisor import Hypervisor
 from vmpack.observe.glance import Glancer
+from vmpack.observe.guest_kills import GuestKills
 from vmpack.observe.source import HostSource
 
 
@@ -31,15 +32,20 @@ class Parts:
     state: State
     source: HostSource
     glancer: Glancer
+    guest_kills: GuestKills
     driver: LibvirtDriver
     actuator: Actuator
     decision: Decision
     release: Release
 
 
-def real_parts(config: Config) -> Parts:
-    """Put the parts together; nothing is opened or written yet."""
+def real_parts(config: Config, *, ask_guests: bool = False) -> Parts:
+    """Put the parts together; nothing is opened or written yet.
+
+    With `ask_guests`, guest agents are asked for OOM kills from the first look until `guest_kills.close()`.
+    """
     hypervisor = Hypervisor(config.connect_uri)
+    guest_kills = GuestKills(hypervisor)
     state = State(config.state_dir)
     # A clock of their own that nobody stops: a stopping agent still has memory to give back.
     clock = SystemClock()
@@ -49,6 +55,7 @@ def real_parts(config: Config) -> Parts:
         pretended_bytes=config.settings.host.memory_bytes,
         frozen=state.frozen,
         claims=state.claims,
+        guest_kills=guest_kills.counts if ask_guests else lambda _uuids: {},
     )
     driver = LibvirtDriver(hypervisor, source.read_again)
     actuator = FirstRemembered(Executor(driver, clock), remember, state.save)
@@ -58,6 +65,7 @@ def real_parts(config: Config) -> Parts:
         state=state,
         source=source,
         glancer=Glancer(hypervisor),
+        guest_kills=guest_kills,
         driver=driver,
         actuator=actuator,
         decision=Decision(plan, remember, alarm),

@@ -14,6 +14,8 @@ from vmpack.observe.host import parse_cpu_list
 from vmpack.observe.policy import read_policy
 from vmpack.units import KIB
 
+_CONNECTED_AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']"
+
 
 @dataclass(frozen=True, slots=True)
 class DomainFacts:
@@ -26,6 +28,8 @@ class DomainFacts:
     has_balloon: bool
     autodeflate: bool
     stats_period_s: int | None
+    has_guest_agent: bool
+    """A guest agent has the other end of its channel."""
     exclusions: tuple[Exclusion, ...]
     policy: GuestPolicy
     policy_faults: tuple[str, ...]
@@ -45,6 +49,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         has_balloon=not _has_no_balloon(domain),
         autodeflate=balloon is not None and balloon.get("autodeflate") == "on",
         stats_period_s=_stats_period_s(balloon),
+        has_guest_agent=domain.find(_CONNECTED_AGENT) is not None,
         exclusions=_exclusions(domain),
         policy=policy,
         policy_faults=faults,

@@ -104,7 +104,7 @@ class DomainReader:
         self._balloons: dict[str, _SeenBalloon] = {}
         self._answering: set[tuple[str, int]] = set()
         # Where libvirt sends no events, facts age out.
-        for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT"):
+        for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT", "AGENT_LIFECYCLE"):
             hypervisor.watch(event, self._changed.add)
 
     def read_again(self, uuid: str) -> None:

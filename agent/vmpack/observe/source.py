@@ -7,7 +7,7 @@ their interval; and that every value a guest sent has been checked.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,15 @@ class HostSource:
         pretended_bytes: int | None,
         frozen: Callable[[], bool],
         claims: Callable[[], tuple[Claim, ...]],
+        guest_kills: Callable[[Sequence[str]], Mapping[str, int]] = lambda _uuids: {},
         proc: Path = Path("/proc"),
         sys: Path = Path("/sys"),
         deadline_s: float = 2.0,
     ) -> None:
         self._clock = clock
-        self._pretended_bytes = pretended_bytes
+        self.pretended_bytes = pretended_bytes
+        """Of the next snapshots; a new configuration may change it."""
+        self._guest_kills = guest_kills
         self._frozen = frozen
         self._claims = claims
         self._proc = proc
@@ -64,8 +67,11 @@ class HostSource:
         overhead = self._overhead.measure(
             {(r.uuid, r.run): _nominal_bytes(r) for r in readings if not _is_incoming(r)}
         )
+        kills = self._guest_kills(_by_urgency(readings))
         guests = tuple(
-            self._guest(reading, overhead.get((reading.uuid, reading.run)), time_s, wall_s)
+            self._guest(
+                reading, overhead.get((reading.uuid, reading.run)), kills.get(reading.uuid), time_s, wall_s
+            )
             for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
         )
         self._forget_all_but({reading.uuid for reading in readings})
@@ -74,7 +80,7 @@ class HostSource:
             wall_s=wall_s,
             memory_total_bytes=host.memory_total_bytes,
             memory_available_bytes=host.memory_available_bytes,
-            pretended_bytes=self._pretended_bytes,
+            pretended_bytes=self.pretended_bytes,
             swap_total_bytes=host.swap_total_bytes,
             swap_free_bytes=host.swap_free_bytes,
             pressure=host.pressure,
@@ -91,7 +97,12 @@ class HostSource:
         self._domains.read_again(uuid)
 
     def _guest(
-        self, reading: DomainReading, overhead_bytes: int | None, time_s: float, wall_s: float
+        self,
+        reading: DomainReading,
+        overhead_bytes: int | None,
+        oom_kills: int | None,
+        time_s: float,
+        wall_s: float,
     ) -> GuestSnapshot:
         stats, facts = reading.stats, reading.facts
         # What has arrived of an incoming VM must not count as the host's own use beside its balloon.
@@ -124,6 +135,7 @@ class HostSource:
             exclusions=facts.exclusions,
             configured_bytes=facts.configured_bytes,
             policy=facts.policy,
+            oom_kills=oom_kills,
             policy_faults=facts.policy_faults,
         )
 
@@ -141,6 +153,12 @@ class HostSource:
 
 def _is_incoming(reading: DomainReading) -> bool:
     return reading.live.job == "migration in"
+
+
+def _by_urgency(readings: Sequence[DomainReading]) -> list[str]:
+    """VMs whose guest agent can be asked, those with the least free memory first."""
+    running = [r for r in readings if r.facts.has_guest_agent and r.stats.get("state.state") in (1, 2)]
+    return [r.uuid for r in sorted(running, key=lambda r: (_kib(r.stats, "balloon.usable") or 0, r.uuid))]
 
 
 def _nominal_bytes(reading: DomainReading) -> int:

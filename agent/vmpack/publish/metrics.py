@@ -90,6 +90,8 @@ HOST_METRICS = (
                "", lambda _, turn: len(turn.snapshot.unreadable)),
     HostMetric("vmpack_migration_deficit", "Memory that the host lacks and ballooning cannot find.",
                "bytes", lambda _, turn: turn.plan.migration.deficit_bytes if turn.plan.migration else 0),
+    HostMetric("vmpack_braked", "1 while the host itself runs short of memory and comfort is taken back.",
+               "", lambda _, turn: int(any(why.rule == "host_runs_short" for why in turn.plan.reasons))),
     HostMetric("vmpack_frozen", "1 while the administrator has stopped all changes on this host.",
                "", lambda _, turn: int(turn.snapshot.frozen)),
     HostMetric("vmpack_observe_only", "1 when the agent only watches and says what it would do.",
@@ -113,6 +115,8 @@ GUEST_METRICS = (
                 "bytes", lambda _, plan: plan.used_bytes if plan else None),
     GuestMetric("vmpack_guest_target", "What the balloon is wanted to be.",
                 "bytes", lambda _, plan: plan.target_bytes if plan else None),
+    GuestMetric("vmpack_guest_oom_kills", "OOM kills inside the guest since its boot.",
+                "", lambda guest, _: guest.oom_kills),
     GuestMetric("vmpack_guest_floor", "The balloon never goes below this.",
                 "bytes", lambda _, plan: plan.floor_bytes if plan else None),
 )  # fmt: skip
