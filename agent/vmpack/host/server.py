@@ -87,6 +87,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self._peers: dict[socket.socket, Peer] = {}
         self._arriving: dict[socket.socket, float] = {}
         self._requests_lock = threading.Lock()
+        self._is_away = False
         own_directory(path.parent)
         _take_path(path)
         try:
@@ -96,11 +97,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def server_bind(self) -> None:
         """Bind with the rights in place before anybody can connect."""
-        before = os.umask(0o177)
-        try:
-            super().server_bind()
-        finally:
-            os.umask(before)
+        self._bind(self.socket)
+
+    def _bind(self, listener: socket.socket) -> None:
+        # The file gets the mode that the unbound socket has: no umask, which all threads share.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(str(self._path))
         if self.rights.group_id is not None:
             os.chown(self._path, -1, self.rights.group_id)
             os.chmod(self._path, 0o660)
@@ -160,13 +162,32 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             self._arriving.pop(request, None)
 
     def service_actions(self) -> None:
-        """Cut off callers that send too slowly; called twice a second."""
+        """Come back when the socket was removed, cut off callers that send too slowly; twice a second."""
+        self._come_back()
         limit_s = time.monotonic() - REQUEST_TIME_S
         with self._requests_lock:
             late = [request for request, since_s in self._arriving.items() if since_s < limit_s]
         for request in late:
             with suppress(OSError):
                 request.shutdown(socket.SHUT_RDWR)
+
+    def _come_back(self) -> None:
+        """Listen again where somebody took the socket away; what else may lie there is left alone."""
+        if os.path.lexists(self._path):
+            return
+        try:
+            own_directory(self._path.parent)
+            with socket.socket(socket.AF_UNIX) as listener:
+                self._bind(listener)
+                listener.listen(self.request_queue_size)
+                os.dup2(listener.fileno(), self.socket.fileno(), inheritable=False)
+        except (OSError, VmpackError) as error:
+            if not self._is_away:
+                log.warning("%s had vanished and cannot come back: %s", self._path, error)
+            self._is_away = True
+        else:
+            log.warning("%s had vanished; it is back, do not remove it while the agent runs", self._path)
+            self._is_away = False
 
 
 class LateError(UnavailableError):
