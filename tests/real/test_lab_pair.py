@@ -43,7 +43,7 @@ def test_a_guest_moves_there_and_back(pair: Pair, boot_on: BootOn) -> None:
 
     there = _migrate(here, pair.b)
     assert not Path(f"/proc/{qemu}").exists()
-    assert pair.a.guests() == []
+    assert "mover" not in [guest.name for guest in pair.a.guests()]
     assert there.is_ready()
     there_up_s = there.control.ping()
     assert there_up_s > up_s
@@ -52,7 +52,7 @@ def test_a_guest_moves_there_and_back(pair: Pair, boot_on: BootOn) -> None:
     pair.b.wait_ready()
 
     back = _migrate(there, pair.a)
-    assert pair.b.guests() == []
+    assert "mover" not in [guest.name for guest in pair.b.guests()]
     assert back.control.ping() > there_up_s
     assert back.control.progress()[0].held_bytes == 8 * MIB
     back.control.run(["sh", "-c", "echo returned > /dev/ttyS0"])

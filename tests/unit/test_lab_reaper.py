@@ -99,3 +99,32 @@ def test_a_program_that_cannot_start_says_so(capfd: pytest.CaptureFixture[str]) 
         assert reaper.poll() == 127
 
     assert "/does/not/exist: No such file or directory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_an_outage_ends_the_program_alone(comes_back: bool, tmp_path: Path) -> None:
+    """Tests of a crashed libvirt would find its guests gone too, or leave them behind at the end."""
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        argv = [sys.executable, "-c", _WORKER, "wait"]
+        with Reaper(argv, output=file.fileno(), new_session=True, outages=True) as reaper:
+            worker, orphan = eventually("it runs", lambda: _numbers(output)[:2])
+            os.kill(reaper.pid, signal.SIGUSR1)
+            eventually("the program ends", lambda: not _alive(worker))
+            assert _alive(orphan)
+            pids = [orphan]
+            if comes_back:
+                os.kill(reaper.pid, signal.SIGUSR2)
+                pids += eventually("it is back", lambda: _numbers(output)[2:4])
+                assert all(map(_alive, pids))
+    assert not any(map(_alive, pids))
+
+
+def _numbers(output: Path) -> list[int]:
+    """Process ids of the programs that have said both of theirs."""
+    return [
+        int(word)
+        for line in output.read_text().splitlines(True)
+        if line.endswith("\n")
+        for word in line.split()
+    ]
