@@ -272,10 +272,15 @@ def test_disk_that_fills_later_keeps_what_was_written(
     to = writer(tmp_path)
     fill_disk(monkeypatch, 4000)
     written = 0
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError) as first:
         for turn in turns:
             to.write(*turn, builders.EAGER)
             written += 1
+    fill_disk(monkeypatch, 0)
+    with pytest.raises(UnavailableError) as second:
+        to.write(*turns[written + 1], builders.EAGER)
+    # One trouble has one text, whichever segment meets it: it is logged once.
+    assert str(first.value) == str(second.value)
     monkeypatch.undo()
     assert written >= 1
     assert numbers(list(read_segments(tmp_path))) == list(range(1, written + 1))

@@ -158,7 +158,7 @@ class JournalWriter:
             try:
                 segment.close()
             except OSError as error:
-                raise disk_error("write", segment.path, error) from error
+                raise disk_error("write in", self._directory, error) from error
 
     def _full(self, segment: _Segment, line: bytes) -> bool:
         return segment.size_bytes + _bound_bytes(line) + _GZIP_END_BYTES > self._segment_max_bytes
@@ -179,7 +179,7 @@ class JournalWriter:
         try:
             segment = self._segment = _Segment(path, settings_digest)
         except OSError as error:
-            raise disk_error("write", path, error) from error
+            raise disk_error("write in", self._directory, error) from error
         self._append(segment, header)
         return segment
 
@@ -189,7 +189,7 @@ class JournalWriter:
         except OSError as error:
             self._segment = None
             segment.abandon()
-            raise disk_error("write", segment.path, error) from error
+            raise disk_error("write in", self._directory, error) from error
 
     def _make_room(self, current: Path, needed_bytes: int) -> None:
         try:
