@@ -251,6 +251,14 @@ def test_a_balloon_is_read_live_until_the_bulk_figures_have_followed():
     assert seen == [160 * MIB] * 4 + [255 * MIB]
 
 
+def test_a_vm_that_is_busy_at_the_very_first_look_is_asked_again():
+    """An agent that has just started would take it for a hung one, and miss what it holds."""
+    busy = FakeDomain("busy", "u2")
+    busy.busy_looks = 5
+
+    assert [guest.name for guest in Watched(FakeDomain(), busy).observe().guests] == ["busy", "g1"]
+
+
 def test_xml_is_read_again_only_when_something_changed_or_got_old():
     """Reading the XML of every VM in every interval would cost more than all the rest."""
     domain = FakeDomain()

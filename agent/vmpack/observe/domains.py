@@ -102,7 +102,7 @@ class DomainReader:
         self._facts: dict[str, _KnownFacts] = {}
         self._changed: set[str] = set()
         self._balloons: dict[str, _SeenBalloon] = {}
-        self._answering: set[tuple[str, int]] = set()
+        self._silent: set[tuple[str, int]] = set()
         # Where libvirt sends no events, facts age out.
         for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT", "AGENT_LIFECYCLE"):
             hypervisor.watch(event, self._changed.add)
@@ -147,18 +147,18 @@ class DomainReader:
         raise HypervisorLostError(silence.message, silence.hint) from silence
 
     def _ask_busy_again(self, domains: list[_Domain]) -> list[_Domain]:
-        """A VM that answered the last time is most likely being asked by another program: that ends soon.
+        """Most likely another program is asking a VM that was not silent the last time: that ends soon.
 
         One that stays silent is hung, and is not asked twice the next time.
         """
         found = {(d.uuid, d.run): d for d in domains}
         for _ in range(_BUSY_TRIES):
-            busy = [d for vm, d in found.items() if vm in self._answering and not _has_answer(d)]
+            busy = [d for vm, d in found.items() if vm not in self._silent and not _has_answer(d)]
             if not busy:
                 break
             for domain in self._ask_some(busy):
                 found[domain.uuid, domain.run] = domain
-        self._answering = {vm for vm, d in found.items() if _has_answer(d)}
+        self._silent = {vm for vm, d in found.items() if not _has_answer(d)}
         return list(found.values())
 
     def _ask_some(self, domains: list[_Domain]) -> list[_Domain]:
