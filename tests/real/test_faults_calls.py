@@ -16,6 +16,7 @@ import pytest
 
 from tests.faults import checks
 from tests.faults.injector import BEGIN, Fault, Mode, Passage
+from tests.faults.patches import CONNECTION_CALLS, DOMAIN_CALLS
 from tests.faults.scene import RULES, SPECS, FaultyAgent, Scene
 from tests.faults.watch import BalloonWatch
 from tests.waiting import PATIENCE_S, eventually
@@ -189,4 +190,7 @@ def test_every_fault_at_every_point(
     mode: Mode, seconds: float, scene: Scene, points: list[str], tmp_path: Path
 ) -> None:
     """Each of these calls fails on some host some day, and each of those guests must keep what it needs."""
+    if mode in ("delay", "fail_after"):
+        # Only libvirt's calls have a deadline, and answers that can get lost.
+        points = [point for point in points if point.split()[0] in CONNECTION_CALLS + DOMAIN_CALLS]
     strike_all(scene, points, mode, tmp_path, seconds)
