@@ -34,10 +34,8 @@ EVERYDAY: dict[Mode, tuple[str, ...]] = {
         "setMemoryFlags",
         "write state/remembered.json~ #1",
         "os.replace state/remembered.json #1",
-        "os.replace run/probe/vm-snapshot #1",
-        "write state/journal/00000001.jsonl.gz #2",
     ),
-    "kill_after": ("setMemoryStatsPeriod", "setMemoryFlags", "os.replace state/remembered.json #1"),
+    "kill_after": ("setMemoryStatsPeriod", "setMemoryFlags"),
 }
 """Where the outside changes: `kill` before or in the middle of the change, `kill_after` right behind it."""
 
