@@ -16,7 +16,7 @@ import libvirt
 import pytest
 
 from tests.real.agent_process import balloon_bytes
-from tests.real.migrants import SLOW, Underway, migrate
+from tests.real.migrants import ONE_VCPU, SLOW, Underway, migrate
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.act.driver import LibvirtDriver
 from vmpack.act.migration import Migrator
@@ -39,7 +39,7 @@ POLICY = GuestPolicy(floor_bytes=90 * MIB, shares=2000)
 @pytest.fixture(scope="module")
 def mover(pair: Pair) -> Iterator[str]:
     """The name of a guest that lives on either host as long as this file runs."""
-    pair.a.start(GuestSpec("mover", memory_bytes=SIZE, stats_period_s=1))
+    pair.a.start(GuestSpec("mover", memory_bytes=SIZE, stats_period_s=1, vcpus=ONE_VCPU))
     pair.a.wait_ready()
     yield "mover"
     for host in pair.hosts:
@@ -108,7 +108,7 @@ def test_a_migration_that_takes_too_long_leaves_the_vm_as_it_was(pair: Pair, gue
     outcome = carry_out(pair.a, migrate(guest, pair.b, timeout_s=1.5, bandwidth=SLOW))
 
     assert (outcome.status, outcome.source, outcome.destination) == ("aborted", "running", "absent"), outcome
-    assert "not done within 1.5 s" in outcome.detail and "MiB were left" in outcome.detail
+    assert "not done within 1.5 s" in outcome.detail
     assert pair.b.guests() == [] and extras(guest) == before
     LibvirtDriver(pair.a.hypervisor).set_memory(guest.uuid, SIZE)
     eventually("its balloon moves again", lambda: balloon_bytes(guest) == SIZE)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.real.agent_process import balloon_bytes
 from tests.real.conftest import BootOn
-from tests.real.migrants import SLOW, Underway, migrate
+from tests.real.migrants import ONE_VCPU, SLOW, Underway, migrate
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.act import migration
 from vmpack.act.driver import LibvirtDriver
@@ -34,7 +34,7 @@ SIZE = 128 * MIB
 
 @pytest.fixture
 def guest(pair: Pair, boot_on: BootOn) -> LabGuest:
-    (guest,) = boot_on(pair.a, GuestSpec("faulty", memory_bytes=SIZE, stats_period_s=1))
+    (guest,) = boot_on(pair.a, GuestSpec("faulty", memory_bytes=SIZE, stats_period_s=1, vcpus=ONE_VCPU))
     return guest
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.real.agent_process import AgentProcess, balloon_bytes, packed, stats_period_set, whole
 from tests.real.conftest import BootOn
-from tests.real.migrants import SLOW, Underway, migrate
+from tests.real.migrants import ONE_VCPU, SLOW, Underway, migrate
 from tests.waiting import eventually
 from vmpack.host.client import AgentClient
 from vmpack.lab.guest_spec import GuestSpec
@@ -60,7 +60,7 @@ def test_neither_agent_touches_a_vm_on_its_way(
 ) -> None:
     """An order to a VM in migration blocks until its end and is then lost, and the loop with it."""
     source, destination = agents
-    (guest,) = boot_on(pair.a, GuestSpec("mover", memory_bytes=160 * MIB))
+    (guest,) = boot_on(pair.a, GuestSpec("mover", memory_bytes=160 * MIB, vcpus=ONE_VCPU))
     eventually("it is packed", lambda: packed(guest))
     journey = Underway(pair.a, migrate(guest, pair.b, bandwidth=SLOW)).moving()
 
@@ -113,7 +113,7 @@ def test_a_migration_in_the_middle_of_the_sources_work_breaks_nothing(
 ) -> None:
     """Whoever moves VMs knows nothing of intervals: it begins while a balloon is on its way."""
     source, destination = agents
-    (guest,) = boot_on(pair.a, GuestSpec("mover", memory_bytes=160 * MIB))
+    (guest,) = boot_on(pair.a, GuestSpec("mover", memory_bytes=160 * MIB, vcpus=ONE_VCPU))
     eventually("it is packed", lambda: packed(guest))
     at_bytes = balloon_bytes(guest)
     guest.control.load_tmpfs(40 * MIB)
