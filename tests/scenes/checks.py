@@ -5,7 +5,7 @@ Each check returns one sentence for every time that a promise was broken; an emp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations, pairwise
 
 from tests.scenes.sampler import Sample
@@ -26,7 +26,11 @@ GRAIN_BYTES = 2 * MIB
 class Promises:
     """The checks, for hosts with these settings and guests of one nominal size."""
 
-    def __init__(self, settings: MemorySettings, nominal_bytes: int) -> None:
+    def __init__(
+        self, settings: MemorySettings, nominal_bytes: int, dead: Collection[str] = frozenset()
+    ) -> None:
+        """`dead` guests have crashed: they take nothing, whatever they are given."""
+        self.dead = dead
         self.nominal_bytes = nominal_bytes
         self.band_bytes = max(settings.dead_band_min_bytes, int(settings.dead_band_ratio * nominal_bytes))
         """Less than this is not worth a move, so it may be missing anywhere."""
@@ -72,7 +76,8 @@ class Promises:
             for uuid in before.keys() & after.keys():
                 (guest, plan), (now, needs) = before[uuid], after[uuid]
                 lacking = min(plan.minimum_bytes, needs.minimum_bytes) - now.balloon_bytes
-                if plan.minimum_bytes <= guest.balloon_bytes or lacking <= self.band_bytes:
+                served = plan.minimum_bytes <= guest.balloon_bytes or lacking <= self.band_bytes
+                if served or guest.name in self.dead:
                     continue
                 rich = self._with_spare(before, uuid) & self._with_spare(after, uuid)
                 if rich or min(line.plan.room_bytes, later.plan.room_bytes) > self.band_bytes:

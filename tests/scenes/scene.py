@@ -56,7 +56,8 @@ def play(scene: Scene, folder: Path, lab: Lab, guests: Sequence[LabGuest]) -> En
             if count > kills.get(name, 0)
         ]
         broken += _broken(scene, stage, since_s)
-        assert not broken, "\n".join((*broken, stage.table()))
+        print(stage.table(), stage.agent.log, sep="\n")
+        assert not broken, "\n".join(broken)
         assert "Traceback" not in stage.agent.log, stage.agent.log
         last = stage.journal()[-1].snapshot.guests
         return Ended({guest.name: guest.balloon_bytes for guest in last}, stage.table())
@@ -65,7 +66,7 @@ def play(scene: Scene, folder: Path, lab: Lab, guests: Sequence[LabGuest]) -> En
 def _broken(scene: Scene, stage: Stage, since_s: float) -> list[str]:
     lines = stage.journal(since_s)
     samples = [sample for sample in stage.sampler.samples if sample.time_s >= since_s]
-    promises = Promises(stage.settings(), GUEST_BYTES)
+    promises = Promises(stage.settings(), GUEST_BYTES, stage.crashed)
     return [
         *promises.broken(lines, samples),
         *promises.without_headroom(lines, scene.idle),

@@ -44,7 +44,7 @@ class Stage:
         self.lab = lab
         self.guests = {guest.name: guest for guest in guests}
         self._marks: list[tuple[float, str]] = []
-        self._crashed: set[str] = set()
+        self.crashed: set[str] = set()
         self._pace = pace
         self.agent = AgentProcess(folder, lab.uri, config=self._config(room_bytes))
         self.sampler = BalloonSampler(guests)
@@ -109,15 +109,13 @@ class Stage:
 
     def panic(self, name: str) -> None:
         """Crash a guest's kernel; its QEMU stays, and nobody answers any more."""
-        self._crashed.add(name)
+        self.crashed.add(name)
         self.guests[name].control.run(["sh", "-c", PANIC])
 
     def oom_kills(self) -> dict[str, int]:
         """Processes that guests' OOM killers have ended since boot, of those that can still be asked."""
         return {
-            name: guest.control.oom_kills()
-            for name, guest in self.guests.items()
-            if name not in self._crashed
+            name: guest.control.oom_kills() for name, guest in self.guests.items() if name not in self.crashed
         }
 
     def journal(self, since_s: float = 0.0) -> list[JournalLine]:
@@ -168,10 +166,11 @@ def made_ready(guests: Sequence[LabGuest]) -> None:
 def used_before(guests: Sequence[LabGuest]) -> None:
     """Let every guest use a good part of its memory once and free it, as guests have that ran for a while."""
     for guest in guests:
-        guest.control.load_tmpfs(USED_BEFORE_BYTES)
+        guest.control.load_anonymous(USED_BEFORE_BYTES)
     for guest in guests:
         eventually(
             f"{guest.name} has used memory",
             lambda guest=guest: all(load.state == "done" for load in guest.control.progress()),
+            SCENE_DEADLINE_S,
         )
         guest.control.free()

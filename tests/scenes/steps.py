@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tests.scenes.stage import Stage
+from tests.scenes.stage import SCENE_DEADLINE_S, Stage
 from tests.waiting import eventually
 
 
@@ -43,6 +43,7 @@ class Done:
         eventually(
             f"loads of {self.guests} are complete; the agent says:\n{stage.agent.log}",
             lambda: stage.loaded(self.guests),
+            SCENE_DEADLINE_S,
         )
 
 

@@ -99,6 +99,8 @@ def test_need_beside_spare_is_found_after_one_interval():
 
     assert len(list(PROMISES.needs_not_served([before, line(2, a=starving, b=rich)]))) == 1
     assert not list(PROMISES.needs_not_served([before, line(2, a=(160, 160, 160), b=rich)]))
+    buried = Promises(MemorySettings(), NOMINAL * MIB, {"a"})
+    assert not list(buried.needs_not_served([before, line(2, a=starving, b=rich)]))
     poor = [line(number, a=starving, b=(120, 120, 120), room=0) for number in (1, 2)]
     assert not list(PROMISES.needs_not_served(poor))
 
