@@ -14,7 +14,7 @@ from vmpack.units import KIB, MIB
 SLOW = MIB
 """A bandwidth with which even a tiny guest is on its way for more than a minute; see `hurry`."""
 ONE_VCPU = 1
-"""Without KVM, guests of more vCPUs crash after about one slow migration in ten: QEMU 7.2 misses writes."""
+"""Without KVM a guest of two vCPUs has crashed after a slow migration (QEMU 7.2), one of one never."""
 _FAST_MIB = 4096
 FOREVER_S = 600.0
 
