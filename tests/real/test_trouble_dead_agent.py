@@ -120,7 +120,7 @@ def test_guests_live_on_at_their_balloons_when_the_agent_is_killed(
     sizes = [balloon_bytes(guest) for guest in two]
     plain, giving = two
 
-    giving.control.load_anonymous(80 * MIB, 20 * MIB)
+    giving.control.load_anonymous(68 * MIB, 10 * MIB)
     eventually("its balloon gives way by itself", lambda: balloon_bytes(giving) > sizes[1] + 4 * MIB)
     eventually("the load is held", lambda: giving.control.progress()[0].state == "done")
 
