@@ -102,10 +102,12 @@ class Injector:
             self._note("struck", point)
             self._strike_before(torn, failure)
         self._note("before", point, detail)
-        answer = call()
-        self._note("after", point)
-        if strikes and self._fault.mode == "kill_after":
-            self._die()
+        try:
+            answer = call()
+        finally:
+            self._note("after", point)
+            if strikes and self._fault.mode == "kill_after":
+                self._die()
         if strikes and self._fault.mode == "fail_after":
             raise failure()
         return answer
