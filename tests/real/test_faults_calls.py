@@ -1,7 +1,7 @@
 """The real agent on real guests, struck at each call that it makes in an interval full of events.
 
 The points are recorded first, then struck one after the other; what went wrong is told with the point's name.
-VMPACK_FAULT_POINT="os.replace state/remembered.json #1" strikes at that one alone.
+VMPACK_FAULT_POINT="os.replace state/remembered.json #1" strikes at that one alone; several with ; between.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def scene(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]
 
 @pytest.fixture(scope="module")
 def points(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Every point of an interval in which things happen, or the one that VMPACK_FAULT_POINT names."""
+    """Every point of an interval in which things happen, or those that VMPACK_FAULT_POINT names."""
     if chosen := os.environ.get("VMPACK_FAULT_POINT"):
-        return [chosen]
+        return chosen.split(";")
     scene.set()
     with scene.agent(tmp_path_factory.mktemp("record"), Fault()) as agent:
         agent.ready()
