@@ -20,7 +20,7 @@ from vmpack.model.action import SetMemory
 from vmpack.model.interval import Interval
 from vmpack.units import MIB
 
-IMPATIENT = QUICK + "silence_s = 3\nsilence_nominal_s = 8\n"
+IMPATIENT = QUICK + "silence_s = 3\nsilence_nominal_s = 8\nlearned_floor_s = 3\nkill_floor_s = 3\n"
 STARVED_S = 25
 
 
