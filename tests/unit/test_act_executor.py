@@ -299,11 +299,16 @@ def test_grants_never_exceed_room_and_what_was_freed(shrinks, grows, room_mib):
 
 
 @pytest.mark.parametrize(
-    ("period_s", "fault", "status"),
-    [(1, "busy", "partial"), (1, "lost", "partial"), (1, "failed", "failed"), (0, "busy", "skipped")],
+    ("gives_back", "fault", "status"),
+    [
+        (False, "busy", "partial"),
+        (False, "lost", "partial"),
+        (False, "failed", "failed"),
+        (True, "busy", "skipped"),
+    ],
 )
-def test_a_period_without_an_answer_counts_as_asked(period_s: int, fault: str, status: str):
+def test_a_period_without_an_answer_counts_as_asked(gives_back: bool, fault: str, status: str):
     """It may be set all the same; forgotten, nobody would ever put the owner's back."""
-    (outcome,), _ = carry_out(plan(SetStatsPeriod("a", "a", period_s)), a=vm(200, fault=fault))
+    (outcome,), _ = carry_out(plan(SetStatsPeriod("a", "a", 1, 10, gives_back)), a=vm(200, fault=fault))
 
     assert outcome.status == status and outcome.detail

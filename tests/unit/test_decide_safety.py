@@ -8,6 +8,7 @@ from tests.builders import EAGER, NOW_S, SETTINGS, guest, host
 
 from vmpack.decide import explain
 from vmpack.decide.memory import plan, remember
+from vmpack.decide.release import plan_release
 from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.host import HostSnapshot, Pressure
 from vmpack.model.plan import Plan, Remembered
@@ -26,14 +27,36 @@ def test_a_host_that_stalls_for_memory_takes_back_comfort_at_once():
     stalls = Pressure(0.5, 0.2, 10**6, 10**6)
     idle, busy = guest("idle", used=30), guest("busy", used=100, balloon=160)
 
-    calm = plan(host(idle, busy), NOTHING, SETTINGS)
-    braked = plan(host(idle, busy, pressure=stalls), NOTHING, SETTINGS)
+    near = {"memory_available_bytes": 90 * GIB, "memory_total_bytes": 1024 * GIB}
+    small = [dataclasses.replace(entry, rss_bytes=None) for entry in (idle, busy)]
+
+    calm = plan(host(*small, budget=2000), NOTHING, SETTINGS)
+    braked = plan(host(*small, budget=2000, pressure=stalls, **near), NOTHING, RESERVED)
 
     assert moves(calm) == {"busy": 186}
     # used + 38 kernel + 16 fixed headroom; no elastic part, and no growth for comfort
     assert moves(braked) == {"idle": 84, "busy": 154}
     assert braked.offer.memory_bytes == 0 < calm.offer.memory_bytes
     assert "stalls for want of memory (20.0 %" in explain.words(braked.reasons[0])[0]
+
+
+def test_a_job_that_thrashes_in_its_own_limit_brakes_nobody():
+    """One container at its limit stalls for memory on a host that has plenty; all VMs would pay for it."""
+    stalls = Pressure(0.5, 0.2, 10**6, 10**6)
+
+    assert plan(host(guest(), pressure=stalls), NOTHING, RESERVED).reasons == ()
+
+
+def test_the_brake_is_let_go_only_after_calm():
+    """Comfort would be given and taken again with every wave of pressure."""
+    short = dataclasses.replace(host(guest()), memory_available_bytes=20 * GIB)
+    remembered = plan(short, NOTHING, RESERVED).remembered
+
+    def braked(later_s: float) -> bool:
+        calm = dataclasses.replace(host(guest(now_s=NOW_S + later_s)), time_s=NOW_S + later_s)
+        return "host_runs_short" in {why.rule for why in plan(calm, remembered, RESERVED).reasons}
+
+    assert braked(29) and not braked(31)
 
 
 def test_a_host_whose_reserve_is_half_eaten_brakes_too():
@@ -64,10 +87,10 @@ def test_a_guest_that_killed_something_while_packed_gets_its_nominal_for_an_hour
 
     assert moves(decided) == {"g1": 256}
     assert decided.guests[0].reasons[0].rule == "guest_killed_something"
-    assert known.learned_floor_until_s == NOW_S + 10 + 3600 and known.killed_s == NOW_S + 10
+    assert known.kill_floor_until_s == NOW_S + 10 + 3600 and known.killed_s == NOW_S + 10
 
     decided, remembered = kills([3, 3, 4] + [4] * 721)
-    assert remembered.guests["uuid-g1"].learned_floor_bytes is None
+    assert remembered.guests["uuid-g1"].kill_floor_until_s is None
     assert decided.guests[0].reasons[0].rule == "use_plus_headroom"
 
 
@@ -77,7 +100,7 @@ def test_a_second_kill_counts_double():
     known = remembered.guests["uuid-g1"]
 
     assert known.kills_seen == 2
-    assert known.learned_floor_until_s == NOW_S + 10 + 7200
+    assert known.kill_floor_until_s == NOW_S + 10 + 7200
 
 
 def test_kills_that_are_not_ours_teach_nothing():
@@ -104,3 +127,58 @@ def test_a_long_statistics_period_is_shortened_once_and_remembered():
     assert remembered.guests["uuid-g1"].stats_period_before_s == 10
     assert periods(host(guest(stats_period_s=2)), NOTHING) == []
     assert periods(snapshot, remembered) == []
+
+
+def test_a_kill_after_a_quiet_week_is_the_first_again():
+    """One kill a fortnight would end in a VM that is never packed."""
+    _, remembered = kills([3, 4])
+    known = remembered.guests["uuid-g1"]
+    later_s = NOW_S + 8 * 86400
+    snapshot = host(guest(balloon=120, used=30, now_s=later_s, oom_kills=5), now_s=later_s)
+
+    assert known.kills_seen == 1
+    assert plan(snapshot, remembered, EAGER).remembered.guests["uuid-g1"].kills_seen == 1
+
+
+def test_a_braked_host_gives_nobody_more_for_an_old_kill():
+    """While the host dies, a guest's bad memory must not be paid by its neighbours."""
+    _, remembered = kills([3, 3, 4])
+    now_s = NOW_S + 15
+    snapshot = host(guest(balloon=120, used=30, now_s=now_s, oom_kills=4), now_s=now_s)
+    short = dataclasses.replace(snapshot, memory_available_bytes=20 * GIB)
+
+    assert moves(plan(snapshot, remembered, EAGER)) == {"g1": 256}
+    assert moves(plan(short, remembered, RESERVED)) == {}
+
+
+def test_a_period_that_was_given_back_is_shortened_again_by_the_next_agent():
+    """After one restart need would be seen ten seconds late for ever."""
+    found = host(guest(stats_period_s=10))
+    (shorten,) = periods(found, NOTHING)
+    remembered = remember(plan(found, NOTHING, SETTINGS), [Outcome(shorten, "done")], NOW_S)
+    set_ = host(guest(stats_period_s=1))
+    release = plan_release(set_, remembered, SETTINGS, None)
+    (back,) = [action for action in release.actions if isinstance(action, SetStatsPeriod)]
+
+    assert (back.period_s, back.gives_back) == (10, True)
+    unheard = remember(release, [Outcome(back, "partial")], NOW_S)
+    assert plan_release(set_, unheard, SETTINGS, None).actions == (back,)
+    assert periods(found, remember(release, [Outcome(back, "done")], NOW_S)) == [shorten]
+
+
+def test_a_period_that_another_host_set_goes_back_to_the_lasting_definition():
+    """A VM that migrated would report every second for the rest of its life."""
+    came = host(guest(balloon=120, used=30, stats_period_s=1, configured_period_s=10))
+    decided = plan(came, NOTHING, EAGER)
+    moved = [Outcome(a, "done", "", a.to_bytes) for a in decided.actions if isinstance(a, SetMemory)]
+    ours = plan_release(came, NOTHING, SETTINGS, None).actions
+    assert not [action for action in ours if isinstance(action, SetStatsPeriod)] and moved == []
+
+    grown = host(guest(balloon=120, used=90, stats_period_s=1, configured_period_s=10))
+    decided = plan(grown, NOTHING, EAGER)
+    moved = [Outcome(a, "done", "", a.to_bytes) for a in decided.actions if isinstance(a, SetMemory)]
+    remembered = remember(decided, moved, NOW_S)
+    back = [
+        a for a in plan_release(grown, remembered, SETTINGS, None).actions if isinstance(a, SetStatsPeriod)
+    ]
+    assert [action.period_s for action in back] == [10]

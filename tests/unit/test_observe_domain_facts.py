@@ -27,6 +27,7 @@ def test_a_real_domain_is_read_whole():
     assert read_facts(REAL, REAL) == DomainFacts(
         memory_bytes=256 * MIB,
         configured_bytes=CONFIGURED,
+        configured_period_s=1,
         has_balloon=True,
         autodeflate=True,
         stats_period_s=1,

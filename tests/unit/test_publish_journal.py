@@ -169,7 +169,7 @@ def test_a_restart_begins_a_segment(tmp_path: Path) -> None:
 
 def test_cap_and_segment_size_are_kept_after_every_write(tmp_path: Path) -> None:
     """A journal that fills the host's disk would take the VMs down with it."""
-    cap_bytes, segment_max_bytes = 30_000, 10_000
+    cap_bytes, segment_max_bytes = 36_000, 12_000
     to = writer(tmp_path, cap_bytes, segment_max_bytes)
     names = set()
     for turn, remembered in intervals.history_of(200):
@@ -189,13 +189,13 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     """Making room deletes segments only, not what an administrator put beside them."""
     note = tmp_path / "00000000.jsonl.gz.keep"
     note.write_bytes(b"x" * 50_000)
-    write_all(writer(tmp_path, 30_000, 10_000), intervals.history_of(120))
+    write_all(writer(tmp_path, 36_000, 12_000), intervals.history_of(120))
     assert note.exists()
 
 
 def test_an_interval_too_large_is_refused(tmp_path: Path) -> None:
     """The cap holds even against one huge interval, and the message says what to raise."""
-    to = writer(tmp_path, 20_000, 10_000)
+    to = writer(tmp_path, 20_000, 12_000)
     (turn, remembered), *_ = intervals.history_of(1, guests=20)
     with pytest.raises(BadDataError) as caught:
         to.write(turn, remembered, builders.EAGER)

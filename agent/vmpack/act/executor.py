@@ -120,7 +120,7 @@ class _Run:
         try:
             self._driver.set_stats_period(action.uuid, action.period_s)
         except (GuestBusyError, UnavailableError) as error:
-            if action.period_s == 0:
+            if action.gives_back:
                 raise
             # Without an answer it may be set all the same: only what counts as asked is put back later.
             self._conclude(index, "partial", error.message)

@@ -57,9 +57,10 @@ def _guest_alarm(
     is_whole = guest.nominal_bytes - least <= ARRIVED_BYTES
     if guest.stats is None or seen.usable_bytes is None or is_whole:
         return None
-    # A report from before our own grow must not look like a fall.
-    usable = max(0, guest.stats.usable_bytes + min(0, least - guest.balloon_bytes))
-    if seen.usable_bytes >= usable - min(band_bytes, usable // 2):
+    # With our own move: what was given a moment ago may be eaten already.
+    usable = max(0, guest.stats.usable_bytes + least - guest.balloon_bytes)
+    is_old_news = seen.usable_bytes == guest.stats.usable_bytes
+    if is_old_news or seen.usable_bytes >= usable - min(band_bytes, usable // 2):
         return None
     numbers = {"usable_bytes": seen.usable_bytes, "before_bytes": usable}
     return Reason("need_rises_fast", numbers, guest.name)

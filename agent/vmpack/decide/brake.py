@@ -19,14 +19,24 @@ def reserve_bytes(capacity_bytes: int, settings: HostSettings) -> int:
 
 
 def brake(host: HostSnapshot, settings: HostSettings) -> Reason | None:
-    """Why the host must be relieved now, or None: half of the real reserve is eaten, or everything stalls."""
+    """Why the host must be relieved now, or None.
+
+    Half of the real reserve is eaten; or everything stalls while no more than two reserves are left: one job
+    that thrashes in its own limit stalls the rest of an idle host too.
+    """
     reserve = reserve_bytes(host.memory_total_bytes, settings)
     stalled = 0.0 if host.pressure is None else host.pressure.full_avg10_ratio
-    if 2 * host.memory_available_bytes >= reserve and stalled < STALLED_RATIO:
+    available = host.memory_available_bytes
+    if 2 * available >= reserve and (stalled < STALLED_RATIO or available >= 2 * reserve):
         return None
+    return relief(host, settings)
+
+
+def relief(host: HostSnapshot, settings: HostSettings) -> Reason:
+    """The host's shortage in numbers."""
     numbers = {
         "available_bytes": host.memory_available_bytes,
-        "reserve_bytes": reserve,
-        "stalled_pct": round(100 * stalled, 1),
+        "reserve_bytes": reserve_bytes(host.memory_total_bytes, settings),
+        "stalled_pct": 0.0 if host.pressure is None else round(100 * host.pressure.full_avg10_ratio, 1),
     }
     return Reason("host_runs_short", numbers)

@@ -39,13 +39,18 @@ class Demand(NamedTuple):
     """Its need grows, or is hidden because it has nothing free: nobody knows how much it will want."""
 
 
-def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes) -> int:
-    """The size below which this VM is never planned: its owner's or the default floor, or the learned one."""
+def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes, braked: bool = False) -> int:
+    """The size below which this VM is never planned: its owner's or the default floor, or a learned one.
+
+    A VM whose guest killed something keeps its nominal; while the host is `braked` no more than it has.
+    """
     floor = guest.policy.floor_bytes
     if floor is None:
         floor = limits.floor_bytes
     if known.learned_floor_bytes is not None and known.learned_floor_bytes > floor:
         floor = known.learned_floor_bytes
+    if known.kill_floor_until_s is not None:
+        floor = max(floor, guest.balloon_bytes if braked else guest.nominal_bytes)
     return floor if floor < guest.nominal_bytes else guest.nominal_bytes
 
 
@@ -72,9 +77,10 @@ def demand(
     host: HostSnapshot,
     limits: Sizes,
     settings: MemorySettings,
+    braked: bool = False,
 ) -> Demand:
     """What this VM needs now. Pure; never raises. `limits` are those of its nominal."""
-    floor = floor_bytes(guest, known, limits)
+    floor = floor_bytes(guest, known, limits, braked)
     shares = guest.policy.shares or settings.shares
     left_alone = _left_alone(guest, known, host)
     if left_alone is not None:
@@ -175,7 +181,7 @@ def _need(
         "floor_bytes": floor,
     }
     rule = "use_plus_headroom"
-    if known.killed_s is not None and least < floor == known.learned_floor_bytes:
+    if known.kill_floor_until_s is not None and least < floor:
         rule = "guest_killed_something"
     if use.pressed_until_s is not None and now_s < use.pressed_until_s:
         least += elastic

@@ -14,9 +14,9 @@ from vmpack.units import KIB, MIB
 
 REPORT_LAG_S = 1.0
 """Reports carry whole seconds: one is surely younger than a balloon move only if it is a second later."""
-SWAP_IN_PRESSED_BYTES = 256 * KIB
+SWAP_IN_PRESSED_BYTES_PER_S = 50 * KIB
 MAJOR_FAULTS_PRESSED_PER_S = 50.0
-STUCK_INTERVALS = 2
+STUCK_INTERVALS = 1.5
 """A balloon that stands still this long short of its target has stopped."""
 SETTLING_S = 3.0
 """The hypervisor tells of balloon moves at most once a second: this soon after our own, a move is not
@@ -26,6 +26,8 @@ SAME_REPORT_S = 0.5
 KILL_TOLD_S = 120.0
 """A guest's count of kills is asked for now and then, so it may tell of a moment this long ago."""
 KILL_FLOOR_MAX_S = 7 * 86400.0
+KILLS_FORGOTTEN_S = 7 * 86400.0
+"""After so long without a further kill the next one is the first again."""
 USE_MEMORY_S = 300.0
 """Time constant of the mean and variance of use."""
 
@@ -74,32 +76,34 @@ def learn(
             stats_period_set_s=before.stats_period_set_s,
         )
     balloon, target = guest.balloon_bytes, before.target_bytes
-    changed_s, short = before.balloon_changed_s, 0
+    changed_s, stands_since_s, stood_at = (
+        before.balloon_changed_s,
+        before.stands_since_s,
+        before.stood_at_bytes,
+    )
     calm_since_s = before.calm_since_s
     moved = balloon - before.balloon_bytes
     if target is not None:
         if abs(balloon - target) <= ARRIVED_BYTES:
-            target, changed_s = None, now_s
-        elif abs(moved) > ARRIVED_BYTES:
+            target = stands_since_s = stood_at = None
             changed_s = now_s
-        else:
-            short = before.short_intervals + 1
+        elif stood_at is None or stands_since_s is None or abs(balloon - stood_at) > ARRIVED_BYTES:
+            changed_s = stands_since_s = now_s
+            stood_at = balloon
     elif moved:
         changed_s = now_s
         if moved > 0 and (before.asked_s is None or now_s - before.asked_s > SETTLING_S):
             calm_since_s = now_s
     reports = guest.stats_period_s != 0 or before.asked_s is not None
     undisturbed = guest.state == "running" and guest.job is None and reports
-    settles = target is None or short > 0
+    stood_s = 0.0 if stands_since_s is None else now_s - stands_since_s
+    settles = target is None or stood_s >= settings.interval_s / 2
     floor, floor_until_s = before.learned_floor_bytes, before.learned_floor_until_s
-    kills, killed_s = before.kills_seen, before.killed_s
-    if _killed(guest, before, now_s):
-        kills, killed_s = kills + 1, now_s
-        floor, floor_until_s = guest.nominal_bytes, now_s + _kill_floor_s(kills, settings)
-    elif floor_until_s is not None and now_s >= floor_until_s:
-        floor = floor_until_s = killed_s = None
-    elif target is not None and balloon > target and short >= STUCK_INTERVALS and killed_s is None:
+    if target is not None and balloon > target and stood_s >= stuck_s(settings):
         floor, floor_until_s = balloon, now_s + settings.learned_floor_s
+    elif floor_until_s is not None and now_s >= floor_until_s:
+        floor = floor_until_s = None
+    kills, killed_s, kill_floor_until_s = _learn_kills(guest, before, now_s, settings)
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -111,7 +115,8 @@ def learn(
         target,
         before.asked_s,
         before.safe_bytes,
-        short,
+        stands_since_s,
+        stood_at,
         floor,
         floor_until_s,
         before.stats_period_before_s,
@@ -120,7 +125,32 @@ def learn(
         before.oom_kills if guest.oom_kills is None else guest.oom_kills,
         kills,
         killed_s,
+        kill_floor_until_s,
     )
+
+
+def stuck_s(settings: MemorySettings) -> float:
+    """A balloon that has not moved for so long, short of its target, has stopped."""
+    return STUCK_INTERVALS * settings.interval_s
+
+
+def is_stuck(known: RememberedGuest, now_s: float, settings: MemorySettings) -> bool:
+    """Has the balloon under way stopped short?"""
+    return known.stands_since_s is not None and now_s - known.stands_since_s >= stuck_s(settings)
+
+
+def _learn_kills(
+    guest: GuestSnapshot, before: RememberedGuest, now_s: float, settings: MemorySettings
+) -> tuple[int, float | None, float | None]:
+    """Kills seen lately, when the last was seen, and until when the guest keeps its nominal for it."""
+    kills, killed_s, until_s = before.kills_seen, before.killed_s, before.kill_floor_until_s
+    if _killed(guest, before, now_s):
+        if killed_s is not None and now_s - killed_s > KILLS_FORGOTTEN_S:
+            kills = 0
+        return kills + 1, now_s, now_s + _kill_floor_s(kills + 1, settings)
+    if until_s is not None and now_s >= until_s:
+        until_s = None
+    return kills, killed_s, until_s
 
 
 def _killed(guest: GuestSnapshot, before: RememberedGuest, now_s: float) -> bool:
@@ -175,7 +205,7 @@ def _learn_use(
     hidden = _hidden_need(guest, stats, limits)
     if before is None:
         return LearnedUse(
-            stats.sampled_s, used, kernel, peak, counts, 0.0, hidden,
+            stats.sampled_s, used, kernel, peak, counts, 0.0, stats.sampled_s, used, hidden,
             stats.swap_in_bytes, stats.major_faults, None, float(used), 0.0,
         )  # fmt: skip
     # Exponentially weighted mean and variance (West 1979), by the time between reports.
@@ -189,7 +219,8 @@ def _learn_use(
         kernel,
         peak,
         counts,
-        _rise(used, stats.sampled_s, before, limits.band_bytes),
+        _rise(used, stats.sampled_s, before, limits.band_bytes, settings.interval_s),
+        *_anchor(stats.sampled_s, before, settings.interval_s),
         hidden,
         stats.swap_in_bytes,
         stats.major_faults,
@@ -220,13 +251,26 @@ def _use(
     return before.used_bytes, before.kernel_bytes, counts
 
 
-def _rise(used: int, sampled_s: float, before: LearnedUse, band: int) -> float:
-    """How fast use rises; small changes are noise, and an old rise fades by half per report."""
-    rate = (used - before.used_bytes) / (sampled_s - before.sampled_s)
+def _rise(used: int, sampled_s: float, before: LearnedUse, band: int, interval_s: float) -> float:
+    """How fast use rises, since the last report or since the anchor; an old rise halves twice per interval.
+
+    Small changes are noise; a rise that is small from report to report shows against the anchor.
+    """
+    seconds = sampled_s - before.sampled_s
+    faded = before.rise_bytes_per_s * 0.5 ** (2 * seconds / interval_s)
+    rise = faded if faded >= MIB / 4 else 0.0
     if 2 * (used - before.used_bytes) >= band:
-        return max(rate, before.rise_bytes_per_s / 2)
-    faded = before.rise_bytes_per_s / 2
-    return faded if faded >= MIB / 4 else 0.0
+        rise = max(rise, (used - before.used_bytes) / seconds)
+    if 2 * (used - before.anchor_bytes) >= band and used > before.used_bytes:
+        rise = max(rise, (used - before.anchor_bytes) / (sampled_s - before.anchor_s))
+    return rise
+
+
+def _anchor(sampled_s: float, before: LearnedUse, interval_s: float) -> tuple[float, int]:
+    """The report that the next one is compared with: kept for an interval, then the last one before this."""
+    if sampled_s - before.anchor_s < interval_s:
+        return before.anchor_s, before.anchor_bytes
+    return before.sampled_s, before.used_bytes
 
 
 def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, limits: Sizes) -> int | None:
@@ -242,7 +286,7 @@ def _pressed(stats: MemoryStats, before: LearnedUse) -> bool:
     swapped = (
         stats.swap_in_bytes is not None
         and before.swap_in_bytes is not None
-        and stats.swap_in_bytes - before.swap_in_bytes >= SWAP_IN_PRESSED_BYTES
+        and stats.swap_in_bytes - before.swap_in_bytes >= SWAP_IN_PRESSED_BYTES_PER_S * seconds
     )
     if swapped:
         return True

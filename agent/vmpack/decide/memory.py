@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from vmpack.decide.brake import brake
+from vmpack.decide.brake import brake, relief
 from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
-from vmpack.decide.learn import STUCK_INTERVALS, learn
+from vmpack.decide.learn import is_stuck, learn
 from vmpack.decide.offer import offer
+from vmpack.decide.report_period import set_period
 from vmpack.decide.seat import Seat
 from vmpack.decide.sizes import Sizes, sizes
 from vmpack.decide.targets import divide
@@ -38,6 +39,8 @@ PAYS = "pays_for_others"
 NO_GROWTH = "balloon_does_not_grow"
 OVERTAKEN = "need_overtook_the_shrink"
 STOPPED_SHORT = "balloon_stopped_short"
+SAME_INTERVAL_RATIO = 0.8
+"""Two turns less than this part of an interval apart are one interval."""
 ASK_AGAIN_S = 30.0
 """A guest that does not take the memory it was given is not asked again before this."""
 
@@ -52,13 +55,13 @@ class _Move(NamedTuple):
 def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> Plan:
     """Decide for every VM of one host. Pure and deterministic; never raises for any valid snapshot."""
     rules, now_s = settings.memory, snapshot.time_s
-    seats = _seats(snapshot, remembered, rules)
+    braked, braked_until_s = _braked(snapshot, remembered, settings)
+    seats = _seats(snapshot, remembered, rules, braked is not None)
     silent, silent_bytes, silent_rss_bytes = unseen(snapshot, remembered)
     money = budget(snapshot, settings.host, silent_rss_bytes)
     claimed_bytes = _claimed(snapshot)
     kept_bytes = silent_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
-    braked = brake(snapshot, settings.host)
     targets, scarce = divide(seats, spendable, claimed_bytes, braked is not None)
     room = money.budget_bytes - silent_bytes - sum(seat.held_bytes for seat in seats)
     moves = _moves(seats, targets, room, now_s, rules, braked is not None)
@@ -67,7 +70,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         _guest_plan(seat, target, moves.get(seat.guest.uuid))
         for seat, target in zip(seats, targets, strict=True)
     )
-    scarcity = (*remembered.scarce, scarce)[-rules.scarcity_window :]
+    scarcity, scarce_s = _scarcity(remembered, scarce, now_s, rules)
     learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent}
     reasons = _host_reasons(room, scarce, seats, braked)
     offered = offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer)
@@ -79,8 +82,31 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         offer=offered if braked is None else replace(offered, memory_bytes=0),
         reasons=reasons,
         migration=_migration(seats, spendable, scarcity, rules),
-        remembered=Remembered(learned, scarcity),
+        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s),
     )
+
+
+def _braked(
+    snapshot: HostSnapshot, remembered: Remembered, settings: Settings
+) -> tuple[Reason | None, float | None]:
+    """Why the host is braked, and until when at least: else comfort would come and go with every interval."""
+    reason = brake(snapshot, settings.host)
+    if reason is not None:
+        return reason, snapshot.time_s + settings.memory.calm_s
+    until_s = remembered.braked_until_s
+    if until_s is not None and snapshot.time_s < until_s:
+        return relief(snapshot, settings.host), until_s
+    return None, None
+
+
+def _scarcity(
+    remembered: Remembered, scarce: bool, now_s: float, rules: MemorySettings
+) -> tuple[tuple[bool, ...], float]:
+    """The last intervals with this one; a turn within the same interval only brings its entry up to date."""
+    begun_s = remembered.scarce_s
+    if begun_s is not None and remembered.scarce and now_s - begun_s < SAME_INTERVAL_RATIO * rules.interval_s:
+        return (*remembered.scarce[:-1], scarce), begun_s
+    return (*remembered.scarce, scarce)[-rules.scarcity_window :], now_s
 
 
 def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Remembered:
@@ -96,13 +122,17 @@ def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Rememb
             continue
         if isinstance(action, SetMemory):
             guests[action.uuid] = _asked(known, action, outcome, now_s)
+        elif action.gives_back:
+            # Without an answer it stays ours, and is put back again.
+            if outcome.status == "done":
+                guests[action.uuid] = known._replace(stats_period_before_s=None, stats_period_set_s=None)
         else:
             before_s = known.stats_period_before_s
             guests[action.uuid] = known._replace(
                 stats_period_before_s=action.before_s if before_s is None else before_s,
                 stats_period_set_s=action.period_s,
             )
-    return Remembered(guests, decided.remembered.scarce)
+    return replace(decided.remembered, guests=guests)
 
 
 def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: float) -> RememberedGuest:
@@ -123,11 +153,12 @@ def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: f
         asked_s=at_s,
         safe_bytes=None if grown else safe,
         # An order repeated is no fresh start for a balloon that stands still.
-        short_intervals=known.short_intervals if stands else 0,
+        stands_since_s=None if arrived else known.stands_since_s if stands else at_s,
+        stood_at_bytes=None if arrived else known.stood_at_bytes if stands else reached,
     )
 
 
-def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings) -> list[Seat]:
+def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings, braked: bool) -> list[Seat]:
     seats = []
     by_nominal: dict[int, Sizes] = {}
     for guest in sorted(snapshot.guests, key=_uuid):
@@ -135,7 +166,7 @@ def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings
         if limits is None:
             limits = by_nominal[guest.nominal_bytes] = sizes(guest.nominal_bytes, rules)
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
-        need = demand(guest, known, snapshot, limits, rules)
+        need = demand(guest, known, snapshot, limits, rules, braked)
         held = known.promised_bytes or guest.balloon_bytes
         seats.append(Seat(guest, known, need, held, limits))
     return seats
@@ -168,7 +199,7 @@ def _moves(
     moves: dict[str, _Move] = {}
     owed = -room
     for seat, target in zip(seats, targets, strict=True):
-        if seat.need.movable and _grows(seat, target, now_s):
+        if seat.need.movable and _grows(seat, target, now_s, rules):
             moves[seat.guest.uuid] = _Move(target, seat.need.reason)
             owed += target - seat.held_bytes
     if braked:
@@ -181,11 +212,12 @@ def _moves(
     return moves
 
 
-def _grows(seat: Seat, target: int, now_s: float) -> bool:
+def _grows(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> bool:
     held = seat.held_bytes
     if target - held < GRAIN_BYTES:
         return False
-    if _stuck(seat) and seat.known.asked_s is not None and now_s - seat.known.asked_s < ASK_AGAIN_S:
+    known = seat.known
+    if is_stuck(known, now_s, rules) and known.asked_s is not None and now_s - known.asked_s < ASK_AGAIN_S:
         return False
     return held < seat.need.minimum_bytes or target - held > seat.limits.band_bytes
 
@@ -217,7 +249,7 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
         "target_bytes": target,
         "band_bytes": seat.limits.band_bytes,
     }
-    if _stuck(seat) and known.target_bytes is not None:
+    if is_stuck(known, now_s, rules) and known.target_bytes is not None:
         asked = {"balloon_bytes": balloon, "asked_bytes": known.target_bytes}
         if balloon > known.target_bytes:
             return _Move(balloon, Reason(STOPPED_SHORT, asked))
@@ -246,10 +278,6 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
     return _Move(to, Reason("unused_is_packed", numbers | {"step_bytes": balloon - to}))
 
 
-def _stuck(seat: Seat) -> bool:
-    return seat.known.short_intervals >= STUCK_INTERVALS
-
-
 def _actions(
     seats: Sequence[Seat], moves: Mapping[str, _Move], rules: MemorySettings
 ) -> tuple[SetMemory | SetStatsPeriod, ...]:
@@ -261,9 +289,9 @@ def _actions(
         move = moves.get(guest.uuid)
         if move is None:
             continue
-        found_s = guest.stats_period_s
-        if found_s == 0 or (found_s is not None and _is_too_long(found_s, seat.known, rules)):
-            periods.append(SetStatsPeriod(guest.uuid, guest.name, _period_s(rules), found_s))
+        period = set_period(guest, seat.known, rules)
+        if period is not None:
+            periods.append(period)
         stays = move.to_bytes == guest.balloon_bytes
         if stays and move.reason.rule not in (STOPPED_SHORT, OVERTAKEN, PAYS):
             continue
@@ -280,16 +308,6 @@ def _actions(
         else:
             shrinks.append((move.to_bytes - seat.held_bytes, guest.uuid, action))
     return (*periods, *(entry[2] for entry in sorted(shrinks)), *(entry[2] for entry in sorted(grows)))
-
-
-def _period_s(rules: MemorySettings) -> int:
-    """One report a glance, else two an interval; between 1 and 5 seconds apart."""
-    return max(1, min(5, int(rules.glance_s or rules.interval_s / 2)))
-
-
-def _is_too_long(period_s: int, known: RememberedGuest, rules: MemorySettings) -> bool:
-    """Need would be seen late. A longer period that somebody set after us is theirs and stays."""
-    return period_s > 2 * _period_s(rules) and known.stats_period_set_s is None
 
 
 def _guest_plan(seat: Seat, target: int, move: _Move | None) -> GuestPlan:

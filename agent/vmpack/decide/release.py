@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import ceiling_bytes
 from vmpack.decide.learn import learn
 from vmpack.decide.offer import offer
+from vmpack.decide.report_period import give_back_period
 from vmpack.decide.share import fill
 from vmpack.decide.sizes import sizes
 from vmpack.model.action import SetMemory, SetStatsPeriod
@@ -48,14 +50,14 @@ def plan_release(
     plans = tuple(_guest_plan(place, target) for place, target in zip(places, targets, strict=True))
     known = {place.guest.uuid: place.known for place in places}
     return Plan(
-        actions=(*_orders(places, targets), *_periods(places)),
+        actions=(*_orders(places, targets), *_periods(places, settings.memory)),
         room_bytes=room,
         guests=plans,
         budget=money,
         offer=offer(snapshot, plans, known, money, silent_bytes, 0, settings.offer),
         reasons=(),
         migration=None,
-        remembered=Remembered({**known, **silent}, remembered.scarce),
+        remembered=replace(remembered, guests={**known, **silent}),
     )
 
 
@@ -101,16 +103,11 @@ def _orders(places: list[_Place], targets: list[int]) -> list[SetMemory]:
     return orders
 
 
-def _periods(places: list[_Place]) -> list[SetStatsPeriod]:
-    """Statistics periods put back, where they are still the ones that vmpack set."""
-    return [
-        SetStatsPeriod(place.guest.uuid, place.guest.name, before_s)
-        for place in places
-        if place.most_bytes is not None
-        and place.guest.job is None
-        and (before_s := place.known.stats_period_before_s) is not None
-        and place.guest.stats_period_s == place.known.stats_period_set_s
-    ]
+def _periods(places: list[_Place], rules: MemorySettings) -> list[SetStatsPeriod]:
+    """Statistics periods put back."""
+    free = [place for place in places if place.most_bytes is not None and place.guest.job is None]
+    orders = [give_back_period(place.guest, place.known, rules) for place in free]
+    return [order for order in orders if order is not None]
 
 
 def _guest_plan(place: _Place, target: int) -> GuestPlan:

@@ -38,4 +38,4 @@ class FirstRemembered:
 
 
 def _sets(action: object) -> bool:
-    return isinstance(action, SetStatsPeriod) and action.period_s > 0
+    return isinstance(action, SetStatsPeriod) and not action.gives_back

@@ -48,6 +48,8 @@ class SetStatsPeriod:
     period_s: int
     before_s: int = 0
     """The period that was found: put back on release."""
+    gives_back: bool = False
+    """The owner's period is put back."""
     kind: Literal["set_stats_period"] = "set_stats_period"
 
 

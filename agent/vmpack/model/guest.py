@@ -94,6 +94,8 @@ class GuestSnapshot:
     """What makes ballooning impossible or harmful for this VM."""
     configured_bytes: int | None = None
     """What its lasting definition starts it with, None for a VM without one."""
+    configured_period_s: int | None = None
+    """The statistics period of its lasting definition; 0 is never, None for a VM without one."""
     policy: GuestPolicy = GuestPolicy()
     oom_kills: int | None = None
     """Processes that the guest's kernel killed for want of memory, counted since its boot; None: not told."""

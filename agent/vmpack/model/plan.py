@@ -88,6 +88,10 @@ class LearnedUse(NamedTuple):
     counts_balloon: bool | None
     """True when the guest's MemTotal does not shrink with the balloon; None until it can be told."""
     rise_bytes_per_s: float
+    anchor_s: float
+    """An older report, up to one interval before the newest: a slow rise shows only against it."""
+    anchor_bytes: int
+    """What was used then."""
     hidden_need_bytes: int | None
     """The balloon it should get because its newest report showed no free memory, which hides its need."""
     swap_in_bytes: int | None
@@ -120,8 +124,9 @@ class RememberedGuest(NamedTuple):
     """When vmpack last moved this balloon, None when it never did."""
     safe_bytes: int | None = None
     """The balloon before the running series of shrinks: given back when the guest falls silent."""
-    short_intervals: int = 0
-    """For how many intervals in a row the balloon has stood still short of its target."""
+    stands_since_s: float | None = None
+    """Since when the balloon under way has not moved on from `stood_at_bytes`; None: none is under way."""
+    stood_at_bytes: int | None = None
     learned_floor_bytes: int | None = None
     learned_floor_until_s: float | None = None
     stats_period_before_s: int | None = None
@@ -133,9 +138,11 @@ class RememberedGuest(NamedTuple):
     oom_kills: int | None = None
     """The guest's own count when it was last told."""
     kills_seen: int = 0
-    """How often the guest was seen to kill for want of memory while it was packed."""
+    """How often the guest was lately seen to kill for want of memory while it was packed."""
     killed_s: float | None = None
     """When that was last seen."""
+    kill_floor_until_s: float | None = None
+    """Until then it keeps its nominal for that; None when that is over."""
 
     @property
     def promised_bytes(self) -> int:
@@ -152,6 +159,10 @@ class Remembered:
     """By VM uuid."""
     scarce: tuple[bool, ...] = ()
     """The last intervals, oldest first: was the host unable to serve every minimum?"""
+    scarce_s: float | None = None
+    """When the newest of them began; turns in between change it, and add none."""
+    braked_until_s: float | None = None
+    """The host ran short a moment ago: comfort stays away until then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from vmpack.observe.host import parse_cpu_list
 from vmpack.observe.policy import read_policy
 from vmpack.units import KIB
 
+_BALLOON = "devices/memballoon"
 _CONNECTED_AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']"
 
 
@@ -25,6 +26,8 @@ class DomainFacts:
     """What the domain was given at its start or by hotplug."""
     configured_bytes: int | None
     """What the lasting definition starts the domain with, None for one without a lasting definition."""
+    configured_period_s: int | None
+    """Its statistics period there."""
     has_balloon: bool
     autodeflate: bool
     stats_period_s: int | None
@@ -41,11 +44,13 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
     `lasting_xml` is the definition that its next start will use.
     """
     domain = ElementTree.fromstring(xml)
+    lasting = None if lasting_xml is None else ElementTree.fromstring(lasting_xml)
     policy, faults = read_policy(domain)
-    balloon = domain.find("devices/memballoon")
+    balloon = domain.find(_BALLOON)
     return DomainFacts(
         memory_bytes=int(domain.findtext("memory", default="0")) * KIB,
-        configured_bytes=None if lasting_xml is None else _configured_bytes(lasting_xml),
+        configured_bytes=None if lasting is None else _configured_bytes(lasting),
+        configured_period_s=None if lasting is None else _stats_period_s(lasting.find(_BALLOON)),
         has_balloon=not _has_no_balloon(domain),
         autodeflate=balloon is not None and balloon.get("autodeflate") == "on",
         stats_period_s=_stats_period_s(balloon),
@@ -56,8 +61,8 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
     )
 
 
-def _configured_bytes(lasting_xml: str) -> int | None:
-    current = ElementTree.fromstring(lasting_xml).findtext("currentMemory", default="")
+def _configured_bytes(lasting: Element) -> int | None:
+    current = lasting.findtext("currentMemory", default="")
     return int(current) * KIB if current.isdecimal() else None
 
 
@@ -83,7 +88,7 @@ def _exclusions(domain: Element) -> tuple[Exclusion, ...]:
 
 
 def _has_no_balloon(domain: Element) -> bool:
-    balloon = domain.find("devices/memballoon")
+    balloon = domain.find(_BALLOON)
     return balloon is None or balloon.get("model") == "none"
 
 

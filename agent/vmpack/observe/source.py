@@ -65,7 +65,7 @@ class HostSource:
         time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
         host = read_host(self._proc, self._sys)
         overhead = self._overhead.measure(
-            {(r.uuid, r.run): _nominal_bytes(r) for r in readings if not _is_incoming(r)}
+            {(r.uuid, r.run): _nominal_bytes(r) for r in readings if not r.live.is_incoming}
         )
         kills = self._guest_kills(_by_urgency(readings))
         guests = tuple(
@@ -106,7 +106,7 @@ class HostSource:
     ) -> GuestSnapshot:
         stats, facts = reading.stats, reading.facts
         # What has arrived of an incoming VM must not count as the host's own use beside its balloon.
-        incoming = _is_incoming(reading)
+        incoming = reading.live.is_incoming
         rss_bytes = self._overhead.rss_bytes(reading.uuid) if incoming else _kib(stats, "balloon.rss")
         nominal_bytes = _nominal_bytes(reading)
         balloon_bytes, balloon_fault = _balloon_bytes(reading, nominal_bytes)
@@ -134,6 +134,7 @@ class HostSource:
             job=reading.live.job,
             exclusions=facts.exclusions,
             configured_bytes=facts.configured_bytes,
+            configured_period_s=facts.configured_period_s,
             policy=facts.policy,
             oom_kills=oom_kills,
             policy_faults=facts.policy_faults,
@@ -149,10 +150,6 @@ class HostSource:
     def _forget_all_but(self, uuids: set[str]) -> None:
         self._sightings = {uuid: seen for uuid, seen in self._sightings.items() if uuid in uuids}
         self._policy_faults = {uuid: told for uuid, told in self._policy_faults.items() if uuid in uuids}
-
-
-def _is_incoming(reading: DomainReading) -> bool:
-    return reading.live.job == "migration in"
 
 
 def _by_urgency(readings: Sequence[DomainReading]) -> list[str]:

@@ -40,12 +40,14 @@ class Correction:
 
     guests: Mapping[str, RememberedGuest | None]
     """By VM uuid; None is forgotten."""
-    scarce: tuple[bool, ...]
+    host: Remembered
+    """All that is not of single VMs."""
 
     def apply(self, remembered: Remembered) -> Remembered:
         """What the next decision got."""
         guests = {**remembered.guests, **self.guests}
-        return Remembered({uuid: guest for uuid, guest in guests.items() if guest is not None}, self.scarce)
+        kept = {uuid: guest for uuid, guest in guests.items() if guest is not None}
+        return dataclasses.replace(self.host, guests=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,8 @@ def correction_between(left: Remembered, got: Remembered) -> Correction | None:
         return None
     before, after = left.guests, got.guests
     uuids = sorted(before.keys() | after.keys())
-    return Correction(
-        {uuid: after.get(uuid) for uuid in uuids if before.get(uuid) != after.get(uuid)}, got.scarce
-    )
+    changed = {uuid: after.get(uuid) for uuid in uuids if before.get(uuid) != after.get(uuid)}
+    return Correction(changed, dataclasses.replace(got, guests={}))
 
 
 def segment_paths(directory: Path) -> list[Path]:
