@@ -27,13 +27,23 @@ DECISION = Decision(plan, remember, alarm)
 
 
 class JumpingClock:
-    """Waiting takes no time but moves the clock; asks to stop once `stop_at_s` is reached."""
+    """Waiting takes no time but moves the clock; asks to stop once `stop_at_s` is reached.
+
+    As with the real one, a wake ends the running wait or else the next one, and two wakes end two.
+    """
 
     def __init__(self, stop_at_s: float = float("inf")) -> None:
         self.now_s = builders.NOW_S
         self.stop_at_s = stop_at_s
         self.waits: list[float] = []
         self.woken = 0
+        self._tokens = 0
+        self._appointments: list[tuple[float, Callable[[], None]]] = []
+
+    def at(self, time_s: float, call: Callable[[], None]) -> None:
+        """Have this called in the wait during which this time comes, as another thread would."""
+        self._appointments.append((time_s, call))
+        self._appointments.sort(key=lambda appointment: appointment[0])
 
     def time_s(self) -> float:
         """See vmpack.clock."""
@@ -46,12 +56,21 @@ class JumpingClock:
     def wait(self, seconds: float) -> bool:
         """See vmpack.clock."""
         self.waits.append(seconds)
-        self.now_s += max(0.0, seconds)
+        end_s = self.now_s + max(0.0, seconds)
+        while not self._tokens and self._appointments and self._appointments[0][0] <= end_s:
+            time_s, call = self._appointments.pop(0)
+            self.now_s = max(self.now_s, time_s)
+            call()
+        if self._tokens:
+            self._tokens -= 1
+        else:
+            self.now_s = end_s
         return self.now_s >= self.stop_at_s
 
     def wake(self) -> None:
         """See vmpack.clock."""
         self.woken += 1
+        self._tokens += 1
 
 
 class HostInMemory:

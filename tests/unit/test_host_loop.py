@@ -2,14 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from tests import builders
 from tests.host_doubles import FullDisk, HostInMemory, JumpingClock, PublisherNotes, make_loop, turns
 
 from vmpack.decide.alarm import alarm
-from vmpack.decide.memory import remember
+from vmpack.decide.memory import plan, remember
 from vmpack.errors import HypervisorLostError
 from vmpack.host.loop import CRASHES_MAX, Decision, Loop
 from vmpack.model.glance import Glance, GuestGlance
@@ -217,6 +217,11 @@ def early_loop(host: HostInMemory, *glances: Glance) -> tuple[Loop, PublisherNot
     return loop, notes
 
 
+def begins(notes: PublisherNotes) -> list[float]:
+    """When the turns that went through began, in seconds after the start."""
+    return [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals]
+
+
 def test_a_need_that_rises_between_two_turns_is_served_at_once() -> None:
     """A guest that takes 10 MB/s would be out of memory before the next interval of five seconds."""
     host = idle_host(1, stop_at_s=builders.NOW_S + 9)
@@ -225,22 +230,87 @@ def test_a_need_that_rises_between_two_turns_is_served_at_once() -> None:
 
     loop.run()
 
-    times = [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals]
-    assert times == [0, 2, 5]
+    assert begins(notes) == [0, 2, 5]
 
 
 def test_pressure_on_the_host_brings_a_turn_at_once_and_no_storm_of_turns() -> None:
     """A host near its end cannot wait for an interval; nor can it bear a turn for every alarm."""
-    host = idle_host(1, stop_at_s=builders.NOW_S + 4)
+    host = idle_host(1, stop_at_s=builders.NOW_S + 9)
     loop = make_loop(host, notes := PublisherNotes())
+    for tenths in range(20, 27):
+        host.clock.at(builders.NOW_S + tenths / 10, lambda: loop.wake("pressure"))
 
-    loop.wake("pressure")
-    loop.wake("more pressure")
     loop.run()
 
-    times = [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals]
-    assert host.clock.woken == 1
-    assert times == [0]
+    assert begins(notes) == [0, 2, 2.5, 3, 5]
+
+
+def test_pressure_does_not_hammer_a_dead_libvirt() -> None:
+    """Pressure calls every second, for hours: a libvirt that fails would be tried 25 times as often."""
+    host, notes = idle_host(stop_at_s=builders.NOW_S + 300), PublisherNotes()
+    host.errors = [HypervisorLostError("gone") for _ in range(500)]
+    loop = make_loop(host, notes, glance=lambda: Glance(None, {}))
+    for second in range(1, 300):
+        host.clock.at(builders.NOW_S + second, lambda: loop.wake("pressure"))
+        host.clock.at(builders.NOW_S + second, loop.nudge)
+
+    loop.run()
+
+    assert notes.failures == 12
+
+
+def risen_once(host: HostInMemory) -> Callable[[], Glance]:
+    """Glances of which the second shows that the guest takes memory, and so does every turn from then on."""
+    looks = iter(range(1000))
+
+    def glance() -> Glance:
+        if next(looks) != 1:
+            return Glance(None, {})
+        (guest,) = host.guests.values()
+        used = builders.guest(guest.name, balloon=guest.balloon_bytes // MIB, used=80, uuid=guest.uuid)
+        host.guests = {guest.uuid: used}
+        return Glance(None, {guest.uuid: GuestGlance(guest.balloon_bytes, 30 * MIB)})
+
+    return glance
+
+
+def early_lines(records: Sequence[logging.LogRecord], level: int) -> list[str]:
+    """What was said of early turns at this level."""
+    return [r.message for r in records if r.levelno == level and "came early" in r.message]
+
+
+def test_the_log_says_why_a_turn_came_early(caplog: pytest.LogCaptureFixture) -> None:
+    """A change between two intervals would look like a fault of the schedule."""
+    host = HostInMemory(
+        JumpingClock(builders.NOW_S + 4), builders.guest("web\x1b[2J", used=30, uuid="uuid-web")
+    )
+
+    with caplog.at_level(logging.DEBUG):
+        make_loop(host, glance=risen_once(host)).run()
+
+    (said,) = early_lines(caplog.records, logging.INFO)
+    assert (
+        "came early, because free memory in the guest of web\N{REPLACEMENT CHARACTER}[2J fell from " in said
+    )
+    assert "to 30 MiB" in said
+    moves = [record.message for record in caplog.records if "->" in record.message]
+    assert caplog.messages.index(said) == caplog.messages.index(moves[1]) - 1
+
+
+def test_an_early_turn_without_a_change_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Pressure may last for hours: a line for each of its turns would fill the log."""
+    host = HostInMemory(JumpingClock(builders.NOW_S + 9), builders.guest("g0", used=200))
+    loop = make_loop(host, notes := PublisherNotes())
+    host.clock.at(builders.NOW_S + 2, lambda: loop.wake("tasks wait for memory"))
+
+    with caplog.at_level(logging.DEBUG):
+        loop.run()
+
+    assert begins(notes) == [0, 2, 5] and not notes.intervals[1].outcomes
+    assert early_lines(caplog.records, logging.INFO) == []
+    assert early_lines(caplog.records, logging.DEBUG) == [
+        "this turn came early, because tasks wait for memory"
+    ]
 
 
 def test_a_glance_that_fails_waits_for_the_turn() -> None:
@@ -254,7 +324,45 @@ def test_a_glance_that_fails_waits_for_the_turn() -> None:
 
     loop.run()
 
-    assert [interval.snapshot.time_s - builders.NOW_S for interval in notes.intervals] == [0, 5]
+    assert begins(notes) == [0, 5]
+
+
+def test_a_defect_between_turns_does_not_end_the_agent(caplog: pytest.LogCaptureFixture) -> None:
+    """One value that an alarm does not expect would orphan every VM of the host."""
+
+    def defective_alarm(*_seen: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    host = idle_host(1, stop_at_s=builders.NOW_S + 14)
+    decision = Decision(plan, remember, defective_alarm)
+    loop = make_loop(host, notes := PublisherNotes(), decision=decision, glance=lambda: Glance(None, {}))
+
+    loop.run()
+
+    told = [record for record in caplog.records if record.exc_info]
+    assert begins(notes) == [0, 5, 10] and loop.status.last_error is None
+    assert len(told) == 1 and "please report it" in told[0].message
+
+
+def test_a_frozen_host_is_not_glanced_at() -> None:
+    """`vmpack freeze` promises calm from its own turn on: looks would bring turns that may change nothing."""
+    host, looks = idle_host(1, stop_at_s=builders.NOW_S + 9), list[float]()
+
+    def glance() -> Glance:
+        looks.append(host.clock.now_s - builders.NOW_S)
+        return Glance(None, {})
+
+    loop = make_loop(host, notes := PublisherNotes(), glance=glance)
+
+    def freeze() -> None:
+        host.frozen = True
+        loop.attempt()
+
+    host.clock.at(builders.NOW_S + 2.5, freeze)
+
+    loop.run()
+
+    assert begins(notes) == [0, 2.5, 5] and looks == [1, 2]
 
 
 def test_a_guest_that_killed_something_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

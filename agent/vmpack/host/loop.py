@@ -18,6 +18,7 @@ from typing import Protocol
 from vmpack.clock import WakingClock
 from vmpack.decide.explain import words
 from vmpack.errors import VmpackError
+from vmpack.host.vigil import ON_TIME_S, Vigil
 from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.glance import Glance
 from vmpack.model.host import HostSnapshot
@@ -35,13 +36,6 @@ _KILLED = (
 BACK_OFF_MAX_S = 30.0
 CRASHES_MAX = 5
 """So many unforeseen errors in a row end the agent: the service manager then starts it anew, or releases."""
-
-TURNS_APART_S = 0.5
-"""However loud the alarm, this much time passes between turns."""
-GLANCES_APART_S = 0.25
-"""Balloons tell of every step they make."""
-ON_TIME_S = 0.001
-TELL_AGAIN_S = 60.0
 
 PlanFunction = Callable[[HostSnapshot, Remembered, Settings], Plan]
 RememberFunction = Callable[[Plan, Sequence[Outcome], float], Remembered]
@@ -121,9 +115,8 @@ class Loop:
         self._clock = clock
         self._source = source
         self._glance = glance
-        self._woken = ""
-        self._nudged = False
-        self._told_s = -math.inf
+        self._vigil = Vigil(clock, self._alarm)
+        self._early = ""
         self._actuator = actuator
         self._publisher = publisher
         self._decision = decision
@@ -198,16 +191,12 @@ class Loop:
                 return
 
     def wake(self, why: str) -> None:
-        """Have the next turn come now, because of this. May come from any thread."""
-        if not self._woken:
-            self._woken = why
-            self._clock.wake()
+        """Have the next turn come now, because of this, unless turns fail. May come from any thread."""
+        self._vigil.wake(why)
 
     def nudge(self) -> None:
         """Have the next glance come at once: a balloon has moved. May come from any thread."""
-        if not self._nudged:
-            self._nudged = True
-            self._clock.wake()
+        self._vigil.nudge()
 
     def reconfigure(self, settings: Settings, observe_only: bool) -> None:
         """Decide with these from the next turn on."""
@@ -229,40 +218,23 @@ class Loop:
             self._save_fault = str(error)
 
     def _rest(self, due_s: float) -> bool:
-        """Wait until a turn is due, or what is seen meanwhile cannot wait. True when asked to stop."""
-        soonest_s = self._clock.time_s() + TURNS_APART_S
-        while True:
-            left_s = due_s - self._clock.time_s()
-            glance_s = self.settings.memory.glance_s if self._glance else 0.0
-            if self._clock.wait(min(left_s, glance_s) if glance_s else left_s):
-                return True
-            if self._nudged and not self._woken and self._clock.wait(min(left_s, GLANCES_APART_S)):
-                return True
-            self._nudged = False
-            if self._clock.time_s() >= due_s - ON_TIME_S:
-                break
-            if self._woken or self._sees_alarm():
-                due_s = min(due_s, soonest_s)
-        if self._woken:
-            # Pressure may last for hours, with a call every second.
-            level = logging.DEBUG if self._clock.time_s() - self._told_s < TELL_AGAIN_S else logging.INFO
-            log.log(level, "a turn at once: %s", self._woken)
-            self._told_s = self._clock.time_s() if level == logging.INFO else self._told_s
-            self._woken = ""
-        return False
+        """Wait for the next turn. True when asked to stop."""
+        if self._status.last_error is not None:
+            self._early = ""
+            return self._vigil.sit_out(due_s)
+        last, memory = self._status.interval, self.settings.memory
+        glances = self._glance is not None and last is not None and not last.snapshot.frozen
+        why = self._vigil.keep(due_s, memory.glance_s if glances else 0.0, memory.interval_s)
+        self._early = why or ""
+        return why is None
 
-    def _sees_alarm(self) -> bool:
+    def _alarm(self) -> str:
+        """What a glance shows that cannot wait for the next turn, "" for nothing."""
         last = self._status.interval
-        if self._glance is None or last is None or last.snapshot.frozen or self._status.last_error:
-            return False
-        try:
-            reason = self._decision.alarm(last, self.remembered, self._glance(), self.settings)
-        except VmpackError as error:
-            log.debug("no glance at the VMs: %s", error)
-            return False
-        if reason is not None:
-            log.debug("a turn at once: %s", words(reason)[0])
-        return reason is not None
+        if self._glance is None or last is None or last.snapshot.frozen:
+            return ""
+        reason = self._decision.alarm(last, self.remembered, self._glance(), self.settings)
+        return words(reason)[0] if reason else ""
 
     def _failed(self, why: str) -> None:
         with self.lock:
@@ -277,14 +249,18 @@ class Loop:
         return due_s + (missed + 1) * interval_s
 
     def _report(self, interval: Interval, took_s: float) -> None:
+        if self._early:
+            level = logging.INFO if interval.outcomes else logging.DEBUG
+            log.log(level, "this turn came early, because %s", printable(self._early))
+            self._early = ""
         why = {guest.uuid: guest.reasons[-1] for guest in interval.plan.guests if guest.reasons}
         for outcome in interval.outcomes:
             reason = why.get(outcome.action.uuid) if isinstance(outcome.action, SetMemory) else None
             level = logging.WARNING if outcome.status == "failed" else logging.INFO
             log.log(level, "%s%s", outcome_line(outcome), f": {words(reason)[0]}" if reason else "")
         for known in interval.plan.remembered.guests.values():
-            if known.killed_s == interval.snapshot.time_s and known.learned_floor_until_s is not None:
-                kept_s = format_seconds(known.learned_floor_until_s - known.killed_s)
+            if known.killed_s == interval.snapshot.time_s and known.kill_floor_until_s is not None:
+                kept_s = format_seconds(known.kill_floor_until_s - known.killed_s)
                 log.warning(_KILLED, printable(known.name), kept_s)
         log.debug("%s, took %.0f ms", summary_line(interval), took_s * 1000)
         self._quiet_turns = 0 if interval.outcomes else self._quiet_turns + 1
