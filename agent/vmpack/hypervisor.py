@@ -37,8 +37,13 @@ KEEPALIVE_COUNT = 3
 # libvirtd has twenty workers: each call that hangs holds one of them, and others need some too.
 MOST_CALLS = 10
 
+MIGRATION_IN = "migration in"
+MIGRATION_OUT = "migration out"
+UNTOLD_JOB = "busy"
+"""The job of a VM that could not be asked for it: it may be any, or none."""
+
 _OPERATIONS = {
-    1: "start", 2: "save", 3: "restore", 4: "migration in", 5: "migration out", 6: "snapshot",
+    1: "start", 2: "save", 3: "restore", 4: MIGRATION_IN, 5: MIGRATION_OUT, 6: "snapshot",
     7: "snapshot revert", 8: "dump", 9: "backup", 10: "snapshot delete",
 }  # fmt: skip
 _GONE = ("VIR_ERR_NO_DOMAIN", "VIR_ERR_INVALID_DOMAIN")
@@ -256,10 +261,10 @@ def translated(what: str) -> Iterator[None]:
 
 
 def job_name(domain: Any) -> str | None:
-    """The running job of a virDomain, as "migration out" or "save"; None without one.
+    """The running job of a virDomain, as MIGRATION_OUT or "save"; None without one.
 
-    "busy" when it may not be asked, "migration in" for a VM on its way in, which libvirt does not tell much
-    of. Raises GuestGoneError and HypervisorLostError.
+    UNTOLD_JOB when it may not be asked, MIGRATION_IN for a VM on its way in, which libvirt does not tell
+    much of. Raises GuestGoneError and HypervisorLostError.
     """
     try:
         with translated(f"ask for the job of {domain.name()}"):
@@ -267,7 +272,7 @@ def job_name(domain: Any) -> str | None:
     except (GuestGoneError, HypervisorLostError):
         raise
     except HypervisorError as error:
-        return "migration in" if _asked_at_destination(error) else "busy"
+        return MIGRATION_IN if _asked_at_destination(error) else UNTOLD_JOB
     return None if job.get("type", 0) == 0 else _OPERATIONS.get(job.get("operation", 0), "job")
 
 

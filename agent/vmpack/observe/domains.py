@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmpack.errors import GuestBusyError, GuestGoneError, HypervisorError, HypervisorLostError
-from vmpack.hypervisor import Hypervisor, job_name, translated
+from vmpack.hypervisor import MIGRATION_IN, UNTOLD_JOB, Hypervisor, job_name, translated
 from vmpack.model.host import UnreadableGuest
 from vmpack.observe.balloon_stats import LARGEST_KIB
 from vmpack.observe.domain_facts import DomainFacts, read_facts
@@ -58,8 +58,13 @@ class LiveFacts:
     balloon_kib: int | None = None
     """Asked only while the balloon moves: see BALLOON_LAG_S."""
 
+    @property
+    def is_incoming(self) -> bool:
+        """True for a VM on its way in, at its destination."""
+        return self.job == MIGRATION_IN
 
-_UNKNOWN = LiveFacts(job="busy")
+
+_UNKNOWN = LiveFacts(job=UNTOLD_JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,7 @@ class DomainReader:
         domains = self._ask_busy_again(self._bulk())
         facts, silent = self._read_facts(domains, time_s)
         # A VM that arrives gets its lasting definition at the very end.
-        self._changed.update(d.uuid for d in domains if _is_incoming(d))
+        self._changed.update(d.uuid for d in domains if _waits_for_migration(d))
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
         silent += [d for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
         live = self._ask_each(answering, time_s)
@@ -290,7 +295,7 @@ def _size_bytes(domain: _Domain) -> int:
     return min((size * KIB for size in sizes if type(size) is int and 0 < size <= LARGEST_KIB), default=0)
 
 
-def _is_incoming(domain: _Domain) -> bool:
+def _waits_for_migration(domain: _Domain) -> bool:
     """Perhaps on its way in: paused for a migration, as it is at the source in the last moment too."""
     return domain.stats.get("state.state") == _PAUSED and domain.stats.get("state.reason") == _FOR_MIGRATION
 
@@ -298,7 +303,7 @@ def _is_incoming(domain: _Domain) -> bool:
 def _answered(domain: _Domain, facts: DomainFacts) -> bool:
     if not facts.has_balloon or domain.stats.get("state.state") not in _RUNNING_OR_PAUSED:
         return True
-    if _is_incoming(domain):  # libvirt keeps its QEMU from answering until it has arrived
+    if _waits_for_migration(domain):  # libvirt keeps its QEMU from answering until it has arrived
         return True
     return _has_answer(domain)
 
