@@ -54,6 +54,9 @@ class Vm:
     def isPersistent(self) -> bool:
         return self.persistent
 
+    def info(self) -> list[int]:
+        return [self.run_state, NOMINAL // KIB, BALLOON // KIB, 1, 0]
+
     def maxMemory(self) -> int:
         return NOMINAL // KIB
 
@@ -66,7 +69,9 @@ class Vm:
     def jobStats(self, flags: int = 0) -> dict[str, int]:
         if flags == libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED:
             return {"downtime": 77, "data_processed": 80 * MIB}
-        return self.job
+        job = self.job
+        self.host.world.on_job_stats()
+        return job
 
     def migrateSetMaxDowntime(self, limit_ms: int) -> None:
         self.downtimes_ms.append(limit_ms)
@@ -96,7 +101,7 @@ class FakeHost:
         self.vms: dict[str, Vm] = {}
         self.down = False
         self.read_only = False
-        self.free_bytes = 1024 * MIB
+        self.free_bytes = self.total_bytes = 1024 * MIB
 
     def call(self, what: str, function: Callable[[Any], T], *, deadline_s: float = 5.0) -> T:
         if self.down:
@@ -125,11 +130,12 @@ class FakeHost:
                 return vm
         raise error(libvirt.VIR_ERR_NO_DOMAIN)
 
-    def listAllDomains(self) -> list[Vm]:
-        return list(self.vms.values())
+    def listAllDomains(self, flags: int = 0) -> list[Vm]:
+        wanted = flags & libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
+        return [vm for vm in self.vms.values() if vm.isActive() or not wanted]
 
     def getMemoryStats(self, _node: int) -> dict[str, int]:
-        return {"free": self.free_bytes // KIB}
+        return {"free": self.free_bytes // KIB, "total": self.total_bytes // KIB}
 
 
 class World:
@@ -142,6 +148,7 @@ class World:
         self.journey: Callable[[], None] = self.arrive
         self.aborted = threading.Event()
         self.on_abort: Callable[[], None] = self.aborted.set
+        self.on_job_stats: Callable[[], None] = lambda: None
 
     def connect(self, uri: str) -> Any:
         return self.here if uri == "here" else self.there

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 
 import libvirt
 import pytest
-from tests.fake_hosts import BALLOON, BARE_XML, NOMINAL, PAUSED, RUNNING, SHUTOFF, UUID, XML, Vm, World
+from tests.fake_hosts import (
+    BALLOON,
+    BARE_XML,
+    NOMINAL,
+    PAUSED,
+    RUNNING,
+    SHUTOFF,
+    UUID,
+    XML,
+    Vm,
+    World,
+    moving_job,
+)
 from tests.fake_libvirt import error
 
 from vmpack.act import migration
 from vmpack.act.migration import Migrator
 from vmpack.act.migration_verdict import Sides, cure, judge, told
 from vmpack.clock import SystemClock
+from vmpack.hypervisor import MIGRATION_OUT, UNTOLD_JOB, translated
 from vmpack.model.codec import dumps, loads
 from vmpack.model.migration import Migrate, MigrationOutcome, MigrationProgress, Presence
 from vmpack.units import MIB
@@ -81,6 +95,11 @@ def test_what_was_asked_for_reaches_libvirt() -> None:
         (lambda w: setattr(w.there, "down", True), "nothing answers"),
         (lambda w: setattr(w.here, "down", True), "nothing answers"),
         (lambda w: setattr(w.there, "free_bytes", 50 * MIB), "has 50 MiB free, it holds 112 MiB"),
+        (
+            lambda w: w.there.vms.update({f"u{n}": Vm(w.there, f"u{n}", f"n{n}") for n in range(8)}),
+            "has 64 MiB to give (1 GiB less 64 MiB reserve and 896 MiB that its VMs hold), it holds 112 MiB",
+        ),
+        (lambda w: setattr(w.there, "total_bytes", 175 * MIB), "has 111 MiB to give"),
         (lambda w: w.there.vms.update({UUID: Vm(w.there)}), "this very uuid runs there"),
         (lambda w: w.there.vms.update({"u2": Vm(w.there, "u2")}), "another VM named web"),
     ],
@@ -94,6 +113,17 @@ def test_what_cannot_go_is_refused_and_nothing_is_begun(change, words) -> None:
     assert outcome.status == "skipped" and words in outcome.detail
     assert world.sent[0] == "" and outcome.source is None
     assert words in " ".join(Migrator("here", SystemClock(), connect=world.connect).refusals(ACTION))
+
+
+def test_room_that_is_kept_by_nobody_is_taken() -> None:
+    """VMs that do not run hold nothing: a host with many definitions would be called full."""
+    world = World()
+    for n in range(20):
+        idle = world.there.vms[f"u{n}"] = Vm(world.there, f"u{n}", f"n{n}")
+        idle.run_state = SHUTOFF
+    world.there.total_bytes = 176 * MIB
+
+    assert carry_out(world).status == "done"
 
 
 def test_a_nominal_that_has_changed_is_refused() -> None:
@@ -142,7 +172,8 @@ def test_an_abort_that_does_not_help_claims_nothing() -> None:
 
     assert outcome.status == "unclear" and world.vm.aborts > 1
     assert "not done within" in outcome.detail and "runs" in outcome.detail
-    assert "virsh -c there destroy" in outcome.hint
+    assert "a job runs (migration out)" in outcome.hint and "domjobinfo" in outcome.hint
+    assert "destroy" not in outcome.hint and "resume" not in outcome.hint
 
 
 def test_a_refusal_by_libvirt_is_told_in_its_words() -> None:
@@ -157,6 +188,74 @@ def test_a_refusal_by_libvirt_is_told_in_its_words() -> None:
 
     assert outcome.status == "failed" and outcome.destination == "absent"
     assert "could not migrate web: what libvirt says" in outcome.detail
+
+
+def test_who_comes_second_has_begun_nothing_and_is_told_so() -> None:
+    """Told that it is unclear where the VM is, its owner might end the copy that the first one is sending."""
+    world = World()
+
+    def loses() -> None:
+        world.there.vms[UUID] = Vm(world.there)
+        world.there.vms[UUID].run_state = PAUSED
+        world.vm.job = moving_job()
+        raise error(libvirt.VIR_ERR_OPERATION_INVALID)
+
+    world.journey = loses
+    outcome = carry_out(world)
+
+    assert (outcome.status, outcome.source, outcome.hint) == ("skipped", None, "")
+    assert "another migration has it: could not migrate web" in outcome.detail
+
+
+def test_a_refusal_after_a_wait_for_anothers_job_is_the_end_of_it() -> None:
+    """libvirt gives up after 30 s; to follow another's migration as if it were ours would lie about it."""
+    world = World()
+
+    def waits_in_vain() -> None:
+        world.vm.job = moving_job()
+        with translated("migrate web"):
+            raise error(libvirt.VIR_ERR_OPERATION_TIMEOUT)
+
+    world.journey = waits_in_vain
+    outcome = carry_out(world, dataclasses.replace(ACTION, timeout_s=60.0))
+
+    assert outcome.status == "skipped" and world.vm.aborts == 0
+
+
+def test_ctrl_c_leaves_the_job_alone_that_got_in_between() -> None:
+    """A save or a backup that is aborted in the middle is lost, and its owner did not ask for that."""
+    world, clock, gave_up = World(), SystemClock(), threading.Event()
+
+    def waits() -> None:
+        world.vm.job = moving_job() | {"operation": libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE}
+        clock.stop()
+        assert gave_up.wait(60)
+
+    world.journey = waits
+    seen = list[MigrationProgress]()
+    Migrator("here", clock, connect=world.connect).carry_out(ACTION, seen.append)
+    gave_up.set()
+
+    assert world.vm.aborts == 0 and seen == []
+
+
+def test_another_jobs_numbers_are_not_the_migrations() -> None:
+    """The downtime limit and the progress of a save that comes first would be taken for the migration's."""
+    world, looked = World(), threading.Event()
+
+    def waits() -> None:
+        world.vm.job = moving_job() | {"operation": libvirt.VIR_DOMAIN_JOB_OPERATION_SAVE}
+        world.on_job_stats = looked.set
+        assert looked.wait(60)
+        world.vm.job = {"type": 0}
+        world.arrive()
+
+    world.journey = waits
+    seen = list[MigrationProgress]()
+    action = dataclasses.replace(ACTION, max_downtime_ms=900)
+    outcome = Migrator("here", SystemClock(), connect=world.connect).carry_out(action, seen.append)
+
+    assert outcome.status == "done" and seen == [] and world.vm.downtimes_ms == []
 
 
 def test_a_migration_goes_on_when_only_our_connection_is_lost() -> None:
@@ -261,8 +360,11 @@ def test_no_pair_of_sights_is_claimed_to_be_more_than_it_is(source: Presence, de
         elif verdict == "stayed":
             assert source == expected and destination == "absent"
     assert told(sides)
-    advice = cure(sides, ACTION, "here")
+    advice = cure(sides, ACTION, "here", None)
     assert advice
+    for job in (MIGRATION_OUT, UNTOLD_JOB):
+        while_it_runs = cure(sides, ACTION, "here", job)
+        assert "destroy" not in while_it_runs or source == destination == "running"
     for mine, other, uri in ((source, destination, "here"), (destination, source, "there")):
         starts = f"virsh -c {uri} resume" in advice or f"virsh -c {uri} start" in advice
         assert not (starts and other in ("running", "unreachable"))

@@ -23,7 +23,7 @@ from vmpack.errors import (
     HypervisorLostError,
     VmpackError,
 )
-from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
+from vmpack.hypervisor import MIGRATION_OUT, UNTOLD_JOB, Hypervisor, find_domain, job_name, translated
 from vmpack.model.migration import Migrate, MigrationOutcome, MigrationProgress, MigrationStatus, Presence
 from vmpack.units import MIB, format_bytes, format_seconds
 
@@ -123,6 +123,9 @@ class _Journey:
         self._began_s = self._clock.time_s()
         self._thread.start()
         self._follow()
+        if self._fault is not None and self._is_anothers():
+            detail = f"another migration has it: {self._fault.message}"
+            return MigrationOutcome(self._action, "skipped", detail)
         return self._conclude(self._was, *self._settled(self._was))
 
     def _move(self) -> None:
@@ -161,11 +164,11 @@ class _Journey:
         """True while the migration runs, as far as one can know."""
         if self._thread.is_alive():
             return True
-        if not isinstance(self._fault, HypervisorLostError | GuestBusyError):
+        if self._is_answered():
             return False
         # A lost connection does not stop libvirt, and a libvirt that was killed may come back.
         try:
-            goes_on = self._source.call("look for the migration", self._job) == "migration out"
+            goes_on = self._source.call("look for the migration", self._job) == MIGRATION_OUT
         except GuestGoneError:
             return False
         except VmpackError:
@@ -173,6 +176,22 @@ class _Journey:
             return time.monotonic() - self._lost_s < SETTLE_S
         self._lost_s = None
         return goes_on
+
+    def _is_answered(self) -> bool:
+        """True when libvirt has answered the one call: nothing of ours runs any more."""
+        if self._thread.is_alive() or isinstance(self._fault, HypervisorLostError):
+            return False
+        # Without libvirt's own error behind it, it was our deadline that ended the waiting.
+        return not isinstance(self._fault, GuestBusyError) or self._fault.__cause__ is not None
+
+    def _is_anothers(self) -> bool:
+        """True when libvirt refused ours, before memory moved, and the migration that runs is another's."""
+        if not self._is_answered() or self._abort_why or self._last is not None:
+            return False
+        try:
+            return self._source.call("look for another migration", self._job) == MIGRATION_OUT
+        except VmpackError:
+            return False
 
     def _job(self, connection: Any) -> str | None:
         return job_name(find_domain(connection, self._action.uuid))
@@ -184,7 +203,7 @@ class _Journey:
                 f"follow the migration of {self._action.name}",
                 lambda connection: _job_stats(find_domain(connection, self._action.uuid)),
             )
-            if not stats.get("memory_total"):
+            if not (_is_migration(stats) and stats.get("memory_total")):
                 return
             self._last = _progress(stats, self._clock.time_s() - self._began_s)
             self._on_progress(self._last)
@@ -207,14 +226,19 @@ class _Journey:
             self._warnings.append(error.message)
 
     def _abort(self) -> None:
-        """Ask libvirt to give up, again until it has; a migration that is over meanwhile is fine."""
+        """Ask libvirt to give up, again until it has; a migration that is over meanwhile is fine.
+
+        Ours may still wait for another's job, a save or a dump: that one is left alone.
+        """
         try:
-            self._source.call(
-                f"abort the migration of {self._action.name}",
-                lambda connection: find_domain(connection, self._action.uuid).abortJob(),
-            )
+            self._source.call(f"abort the migration of {self._action.name}", self._abort_if_migrating)
         except VmpackError:
             return
+
+    def _abort_if_migrating(self, connection: Any) -> None:
+        domain = find_domain(connection, self._action.uuid)
+        if job_name(domain) == MIGRATION_OUT:
+            domain.abortJob()
 
     def _too_slow(self) -> str:
         budget = format_seconds(self._action.timeout_s)
@@ -261,7 +285,7 @@ class _Journey:
             else:
                 status = "unclear"
                 detail = "; ".join(filter(None, (told(sides), self._abort_why, fault)))
-                hint = cure(sides, self._action, self._source.uri)
+                hint = cure(sides, self._action, self._source.uri, _job_at(sides.source, now))
         return MigrationOutcome(
             self._action,
             status,
@@ -324,6 +348,12 @@ class _Journey:
             self._warnings.append(f"set again, for it did not come along: {what}")
 
 
+def _job_at(source: Presence, now: MigrantVm | None) -> str | None:
+    if source not in ("running", "paused"):
+        return None
+    return UNTOLD_JOB if now is None else now.job
+
+
 def _migrate(connection: Any, action: Migrate) -> None:
     import libvirt
 
@@ -349,6 +379,12 @@ def _job_stats(domain: Any, *, completed: bool = False) -> dict[str, Any]:
 
     with translated(f"read the migration of {domain.name()}"):
         return dict(domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED if completed else 0))
+
+
+def _is_migration(stats: dict[str, Any]) -> bool:
+    import libvirt
+
+    return stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
 
 
 def _progress(stats: dict[str, Any], elapsed_s: float) -> MigrationProgress:

@@ -5,12 +5,14 @@ Called by migration.py. Answers in sentences for people; an empty answer is a ye
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from vmpack.act.migration_vm import MigrantVm
 from vmpack.errors import GuestGoneError, HypervisorError, HypervisorLostError, VmpackError
 from vmpack.hypervisor import Hypervisor, find_domain, translated
 from vmpack.model.migration import Migrate
+from vmpack.model.settings import HostSettings
 from vmpack.units import KIB, format_bytes
 
 
@@ -63,7 +65,11 @@ def _taken(connection: Any, action: Migrate) -> tuple[str, ...]:
 
 
 def _full(connection: Any, vm: MigrantVm) -> tuple[str, ...]:
-    """The sentence that the destination has not the memory, if it says so."""
+    """Sentences that the destination has not the memory, if it says so: what is free, and what is promised.
+
+    What counts as free there may be shared memory, which gives nothing back: VMs with file-backed memory
+    use it. And its VMs may still grow into balloons that they hold.
+    """
     try:
         with translated("read the memory of the destination"):
             stats = connection.getMemoryStats(-1)
@@ -71,8 +77,38 @@ def _full(connection: Any, vm: MigrantVm) -> tuple[str, ...]:
         raise
     except HypervisorError:
         return ()
-    available = sum(stats.get(kind, 0) for kind in ("free", "buffers", "cached")) * KIB
     needed = vm.nominal_bytes if vm.balloon_bytes is None else vm.balloon_bytes
-    if needed <= available:
-        return ()
-    return (f"the destination has {format_bytes(available)} free, it holds {format_bytes(needed)}",)
+    refusals = []
+    available = sum(stats.get(kind, 0) for kind in ("free", "buffers", "cached")) * KIB
+    if needed > available:
+        refusals.append(
+            f"the destination has {format_bytes(available)} free, it holds {format_bytes(needed)}"
+        )
+    total = stats.get("total", 0) * KIB
+    reserve = _reserve_bytes(total, HostSettings())
+    held = _held_bytes(connection)
+    if total and needed > total - reserve - held:
+        refusals.append(
+            f"the destination has {format_bytes(max(0, total - reserve - held))} to give "
+            f"({format_bytes(total)} less {format_bytes(reserve)} reserve and {format_bytes(held)} that its "
+            f"VMs hold), it holds {format_bytes(needed)}"
+        )
+    return tuple(refusals)
+
+
+def _reserve_bytes(total_bytes: int, settings: HostSettings) -> int:
+    """What a host of this size keeps for itself, where nobody set anything else."""
+    return max(settings.reserve_min_bytes, int(settings.reserve_ratio * total_bytes))
+
+
+def _held_bytes(connection: Any) -> int:
+    """The sum of the balloons of all VMs that run there, as libvirt remembers them: no QEMU is asked."""
+    import libvirt
+
+    held_kib = 0
+    with translated("list the VMs of the destination"):
+        domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    for domain in domains:
+        with suppress(GuestGoneError), translated(f"read the memory of {domain.name()}"):
+            held_kib += domain.info()[2]
+    return held_kib * KIB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Literal, NamedTuple
 
+from vmpack.hypervisor import UNTOLD_JOB
 from vmpack.model.migration import Migrate, Presence
 
 Verdict = Literal["arrived", "stayed", "unclear"]
@@ -39,17 +40,27 @@ def told(sides: Sides) -> str:
     return f"at the source it {_WORDS[sides.source]}; at the destination it {_WORDS[sides.destination]}"
 
 
-def cure(sides: Sides, action: Migrate, source_uri: str) -> str:
-    """What helps when it is unclear where the VM is."""
+def cure(sides: Sides, action: Migrate, source_uri: str, job: str | None) -> str:
+    """What helps when it is unclear where the VM is; `job` is what runs on it at the source.
+
+    What a running job has not finished must not be ended by hand: its other half may be the only whole one.
+    """
     here = _Virsh(source_uri, action.uuid)
     there = _Virsh(action.destination_uri, action.uuid)
     if "unreachable" in sides:
         looks = f"{here.line('domstate', '--reason')} and {there.line('domstate', '--reason')}"
         runs = " it runs at the source;" if sides.source == "running" else ""
         return f"{runs} once both answer, look with {looks}, and start or resume nothing before".strip()
+    if job is not None and sides != ("running", "running"):
+        told_job = "a job may run" if job == UNTOLD_JOB else f"a job runs ({job})"
+        return (
+            f"at the source {told_job} on it: leave both alone until {here.line('domjobinfo')} "
+            f"shows none, then look with {here.line('domstate')} and {there.line('domstate')}"
+        )
     cures: dict[Sides, str] = {
         Sides("running", "paused"): (
-            f"never resume the unfinished copy; when it does not go by itself: {there.line('destroy')}"
+            f"never resume the unfinished copy; when it does not go by itself, and "
+            f"{here.line('domjobinfo')} shows no job: {there.line('destroy')}"
         ),
         Sides("paused", "running"): (
             f"never resume the old one; when it does not go by itself: {here.line('destroy')}"
