@@ -130,6 +130,7 @@ def test_a_guest_that_kills_its_own_processes_goes_on_being_served(
     eventually("it is packed again", lambda: packed(guest))
 
 
+@pytest.mark.long
 def test_guests_without_balloon_or_still_booting_are_left_alone_and_cost_nothing(
     agent: AgentProcess, guest: LabGuest, lab: Lab
 ) -> None:
