@@ -107,5 +107,5 @@ class Vigil:
         return why
 
     def _look_later(self, glance_s: float, pause_max_s: float) -> None:
-        self._pause_s = max(glance_s, min(2 * (self._pause_s or glance_s), pause_max_s))
+        self._pause_s = min(2 * (self._pause_s or glance_s), pause_max_s)
         self._no_look_before_s = self._clock.time_s() + self._pause_s
