@@ -164,7 +164,7 @@ def test_a_hung_vm_that_was_never_seen_still_holds_its_memory():
     """After the agent's restart the host would be promised twice."""
     snapshot = host(guest("a"), unreadable=(unreadable("hung", 8192),), budget=9000)
 
-    assert plan(snapshot, NOTHING, SETTINGS).room_bytes == (9000 - 8192 - 256) * MIB
+    assert plan(snapshot, NOTHING, SETTINGS).room_bytes == (9000 - 8192 - 64 - 256) * MIB
 
 
 def test_release_gives_back_what_nobody_remembers_having_taken():
@@ -243,3 +243,12 @@ def test_a_report_that_is_older_than_the_balloons_arrival_teaches_nothing_of_the
     assert learned.use is not None
     assert learned.use.counts_balloon is not True
     assert learned.use.used_bytes == 300 * MIB
+
+
+def test_a_vm_that_was_never_seen_costs_its_qemus_overhead_too():
+    """A hung VM would make room on a pretended host, and its neighbours would grow over the budget."""
+    alone = plan(host(guest("g1"), budget=900), NOTHING, SETTINGS)
+    beside = plan(host(guest("g1"), budget=900, unreadable=(unreadable("hung"),)), NOTHING, SETTINGS)
+
+    assert alone.budget.budget_bytes - beside.budget.budget_bytes == SETTINGS.host.vm_overhead_bytes
+    assert alone.room_bytes - beside.room_bytes == 256 * MIB + SETTINGS.host.vm_overhead_bytes

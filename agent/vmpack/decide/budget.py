@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from vmpack.decide.brake import reserve_bytes
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Budget, Remembered, RememberedGuest
 from vmpack.model.settings import HostSettings
 
 
-def budget(host: HostSnapshot, settings: HostSettings, unseen_rss_bytes: int = 0) -> Budget:
+class Unseen(NamedTuple):
+    """The VMs that exist but told nothing this time."""
+
+    known: Mapping[str, RememberedGuest]
+    """What is remembered of them, by uuid."""
+    held_bytes: int
+    rss_bytes: int
+    overhead_bytes: int
+
+
+NOBODY = Unseen({}, 0, 0, 0)
+
+
+def budget(host: HostSnapshot, settings: HostSettings, silent: Unseen = NOBODY) -> Budget:
     """budget = capacity - reserve - what the host itself uses - the overhead of the VM processes.
 
     A guest's untouched memory counts as its balloon, not as free. On a pretended host the machine's own use
     does not count, but the real machine's budget still caps it: pretending never risks the real host.
 
     What a VM holds beyond its balloon is overhead too: the balloon's size is the guest's own word, and a
-    host that cannot take the pages back has not got them. `unseen_rss_bytes` is that of silent VMs.
+    host that cannot take the pages back has not got them.
     """
-    overhead, vm_rss = 0, unseen_rss_bytes
+    overhead, vm_rss = silent.overhead_bytes, silent.rss_bytes
     for guest in host.guests:
         rss = guest.rss_bytes
         if rss is None:
@@ -41,14 +57,17 @@ def _budget(capacity: int, own: int, overhead: int, settings: HostSettings) -> B
     return Budget(capacity, reserve, own, overhead, max(0, capacity - reserve - own - overhead))
 
 
-def unseen(snapshot: HostSnapshot, remembered: Remembered) -> tuple[dict[str, RememberedGuest], int, int]:
-    """VMs that told nothing still hold their memory: what is known of them, what they hold, their RSS."""
+def unseen(snapshot: HostSnapshot, remembered: Remembered, settings: HostSettings) -> Unseen:
+    """VMs that told nothing still hold their memory, and their QEMU's: as last known, else as configured."""
     known: dict[str, RememberedGuest] = {}
-    held = rss = 0
+    held = rss = overhead = 0
     for guest in snapshot.unreadable:
         entry = remembered.guests.get(guest.uuid)
+        own_rss = 0
         held += guest.balloon_bytes if entry is None else max(guest.balloon_bytes, entry.target_bytes or 0)
         if entry is not None:
             known[guest.uuid] = entry
-            rss += entry.rss_bytes or 0
-    return known, held, rss
+            own_rss = entry.rss_bytes or 0
+        rss += own_rss
+        overhead += max(settings.vm_overhead_bytes, own_rss - guest.balloon_bytes)
+    return Unseen(known, held, rss, overhead)

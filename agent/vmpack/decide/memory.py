@@ -57,13 +57,13 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     rules, now_s = settings.memory, snapshot.time_s
     braked, braked_until_s = _braked(snapshot, remembered, settings)
     seats = _seats(snapshot, remembered, rules, braked is not None)
-    silent, silent_bytes, silent_rss_bytes = unseen(snapshot, remembered)
-    money = budget(snapshot, settings.host, silent_rss_bytes)
+    silent = unseen(snapshot, remembered, settings.host)
+    money = budget(snapshot, settings.host, silent)
     claimed_bytes = _claimed(snapshot)
-    kept_bytes = silent_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
+    kept_bytes = silent.held_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
     targets, scarce = divide(seats, spendable, claimed_bytes, braked is not None)
-    room = money.budget_bytes - silent_bytes - sum(seat.held_bytes for seat in seats)
+    room = money.budget_bytes - silent.held_bytes - sum(seat.held_bytes for seat in seats)
     moves = _moves(seats, targets, room, now_s, rules, braked is not None)
     actions = _actions(seats, moves, rules)
     guests = tuple(
@@ -71,7 +71,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         for seat, target in zip(seats, targets, strict=True)
     )
     scarcity, scarce_s = _scarcity(remembered, scarce, now_s, rules)
-    learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent}
+    learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent.known}
     reasons = _host_reasons(room, scarce, seats, braked)
     offered = offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer)
     return Plan(

@@ -43,9 +43,9 @@ def plan_release(
         _place(guest, remembered, snapshot.time_s, settings.memory, uuids)
         for guest in sorted(snapshot.guests, key=lambda guest: guest.uuid)
     ]
-    silent, silent_bytes, silent_rss_bytes = unseen(snapshot, remembered)
-    money = budget(snapshot, settings.host, silent_rss_bytes)
-    room = money.budget_bytes - silent_bytes - sum(place.held_bytes for place in places)
+    silent = unseen(snapshot, remembered, settings.host)
+    money = budget(snapshot, settings.host, silent)
+    room = money.budget_bytes - silent.held_bytes - sum(place.held_bytes for place in places)
     targets = _targets(places, room, settings.memory.shares)
     plans = tuple(_guest_plan(place, target) for place, target in zip(places, targets, strict=True))
     known = {place.guest.uuid: place.known for place in places}
@@ -54,10 +54,10 @@ def plan_release(
         room_bytes=room,
         guests=plans,
         budget=money,
-        offer=offer(snapshot, plans, known, money, silent_bytes, 0, settings.offer),
+        offer=offer(snapshot, plans, known, money, silent.held_bytes, 0, settings.offer),
         reasons=(),
         migration=None,
-        remembered=replace(remembered, guests={**known, **silent}),
+        remembered=replace(remembered, guests={**known, **silent.known}),
     )
 
 

@@ -211,6 +211,8 @@ class Loop:
         self.remembered = remembered
         try:
             self._save(remembered)
+            if self._save_fault:
+                log.info("what is remembered is kept again")
             self._save_fault = ""
         except VmpackError as error:
             if str(error) != self._save_fault:
