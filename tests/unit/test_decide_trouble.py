@@ -252,3 +252,18 @@ def test_a_vm_that_was_never_seen_costs_its_qemus_overhead_too():
 
     assert alone.budget.budget_bytes - beside.budget.budget_bytes == SETTINGS.host.vm_overhead_bytes
     assert alone.room_bytes - beside.room_bytes == 256 * MIB + SETTINGS.host.vm_overhead_bytes
+
+
+def test_a_driver_that_is_not_up_teaches_no_floor():
+    """A VM that was reset in the middle of a shrink would not be packed for ten minutes."""
+    snapshot, remembered = host(guest(nominal=512, balloon=512, used=20)), NOTHING
+    for number in range(4):
+        decided = plan(snapshot, remembered, EAGER)
+        stands = tuple(
+            Outcome(a, "partial", "", a.from_bytes) for a in decided.actions if isinstance(a, SetMemory)
+        )
+        remembered = remember(decided, stands, snapshot.time_s)
+        now_s = NOW_S + 5 * (number + 1)
+        snapshot = host(guest(nominal=512, balloon=512, used=20, now_s=NOW_S), now_s=now_s)
+
+    assert remembered.guests["uuid-g1"].learned_floor_bytes is None

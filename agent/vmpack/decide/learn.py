@@ -99,7 +99,9 @@ def learn(
     stood_s = 0.0 if stands_since_s is None else now_s - stands_since_s
     settles = target is None or stood_s >= settings.interval_s / 2
     floor, floor_until_s = before.learned_floor_bytes, before.learned_floor_until_s
-    if target is not None and balloon > target and stood_s >= stuck_s(settings):
+    works = guest.stats is not None and stands_since_s is not None and guest.stats.sampled_s > stands_since_s
+    if target is not None and balloon > target and stood_s >= stuck_s(settings) and works:
+        # A driver that is not up yet, or hangs, says nothing of what the guest can give.
         floor, floor_until_s = balloon, now_s + settings.learned_floor_s
     elif floor_until_s is not None and now_s >= floor_until_s:
         floor = floor_until_s = None
