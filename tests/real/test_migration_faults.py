@@ -149,3 +149,18 @@ def test_who_asked_for_it_is_killed(pair: Pair, guest: LabGuest, tmp_path: Path)
     eventually("it is on one host", lambda: len(pair.a.guests()) + len(pair.b.guests()) == 1)
     (survivor,) = pair.a.guests() or pair.b.guests()
     assert survivor.control.ping() > 0
+
+
+def test_who_loses_the_race_to_migrate_has_begun_nothing(
+    pair: Pair, guest: LabGuest, journey: Underway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told that it is unclear where the VM is, its owner might end the copy that the first one is sending."""
+    # As if the second one had looked just before the first one began.
+    for look in ("source_refusals", "destination_refusals"):
+        monkeypatch.setattr(migration, look, lambda *_: ())
+    second = Underway(pair.a, migrate(guest, pair.b)).outcome()
+
+    assert (second.status, second.hint) == ("skipped", ""), second
+    assert "another migration has it" in second.detail
+    assert journey.hurry().outcome().status == "done"
+    assert pair.b.guest(guest.name).control.ping() > 0

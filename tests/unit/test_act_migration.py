@@ -200,9 +200,18 @@ def test_who_comes_second_has_begun_nothing_and_is_told_so() -> None:
         world.vm.job = moving_job()
         raise error(libvirt.VIR_ERR_OPERATION_INVALID)
 
-    world.journey = loses
-    outcome = carry_out(world)
+    class Patient(SystemClock):
+        def wait(self, seconds: float) -> bool:
+            for thread in threading.enumerate():
+                if thread.name == f"migrate {UUID}":
+                    thread.join()
+            return super().wait(seconds)
 
+    world.journey = loses
+    action, seen = dataclasses.replace(ACTION, max_downtime_ms=900), list[MigrationProgress]()
+    outcome = Migrator("here", Patient(), connect=world.connect).carry_out(action, seen.append)
+
+    assert seen == [] and world.vm.downtimes_ms == [], "the first one's migration is not ours to set"
     assert (outcome.status, outcome.source, outcome.hint) == ("skipped", None, "")
     assert "another migration has it: could not migrate web" in outcome.detail
 

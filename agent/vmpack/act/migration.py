@@ -155,7 +155,7 @@ class _Journey:
                 self._abort_why = "stopped on request"
             elif self._clock.time_s() >= end_s:
                 self._abort_why = self._too_slow()
-            else:
+            elif not self._is_answered():
                 self._look()
             if self._abort_why:
                 end_s = self._clock.time_s() + ABORT_DEADLINE_S
@@ -185,8 +185,8 @@ class _Journey:
         return not isinstance(self._fault, GuestBusyError) or self._fault.__cause__ is not None
 
     def _is_anothers(self) -> bool:
-        """True when libvirt refused ours, before memory moved, and the migration that runs is another's."""
-        if not self._is_answered() or self._abort_why or self._last is not None:
+        """True when ours was refused because of another's: libvirt lets no second one wait its turn."""
+        if not self._is_answered() or self._abort_why:
             return False
         try:
             return self._source.call("look for another migration", self._job) == MIGRATION_OUT
