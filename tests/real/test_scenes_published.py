@@ -9,7 +9,7 @@ import pytest
 
 from tests.scenes.scene import Scene, play
 from tests.scenes.stage import GUEST_BYTES, made_ready, used_before
-from tests.scenes.steps import Consume, Done, Pass, Release, Settle
+from tests.scenes.steps import Consume, Done, Pass, Release, Settle, Starve
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
 from vmpack.units import MIB
@@ -28,7 +28,7 @@ ALL_CONSUME = Scene(
 )
 ALL_CONSUME_MORE_THAN_THERE_IS = Scene(
     room_bytes=640 * MIB,
-    steps=(Consume("ABCD", 150 * MIB, 5 * MIB), Pass(30), Release("ABCD"), Settle()),
+    steps=(Consume("ABCD", 150 * MIB, 5 * MIB), Starve("ABCD"), Pass(5), Release("ABCD"), Settle()),
     alike="ABCD",
 )
 ONE_HOLDS_ONE_GROWS = Scene(

@@ -102,13 +102,13 @@ class Promises:
                     yield from self._apart(line, first, second, 0)
 
     def apart(self, lines: Sequence[JournalLine], names: Iterable[str]) -> Iterator[str]:
-        """These guests do the same: their targets differ by what their use does, and a tenth of nominal."""
+        """These guests do the same: their targets differ by what their need does, and a tenth of nominal."""
         wanted = set(names)
         for line in lines:
             alike = [plan for guest, plan in _movable(line).values() if guest.name in wanted]
             for first, second in combinations(alike, 2):
-                used = abs((first.used_bytes or 0) - (second.used_bytes or 0))
-                yield from self._apart(line, first, second, used)
+                need = abs(first.minimum_bytes - second.minimum_bytes)
+                yield from self._apart(line, first, second, need)
 
     def _apart(self, line: JournalLine, first: GuestPlan, second: GuestPlan, also: int) -> Iterator[str]:
         apart = abs(first.target_bytes - second.target_bytes) - also

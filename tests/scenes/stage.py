@@ -85,8 +85,11 @@ class Stage:
 
     def loaded(self, names: Iterable[str]) -> bool:
         """True once all loads of these guests hold all that they want, or were killed."""
-        loads = [load for name in names for load in self.guests[name].control.progress()]
-        return all(load.state in ("done", "killed") for load in loads)
+        return self.load_states(names) <= {"done", "killed"}
+
+    def load_states(self, names: Iterable[str]) -> set[str]:
+        """The states that loads of these guests are in."""
+        return {load.state for name in names for load in self.guests[name].control.progress()}
 
     def resize_host(self, room_bytes: int) -> None:
         """Make the host another size, as an administrator does it: configuration and SIGHUP."""

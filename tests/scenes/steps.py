@@ -48,6 +48,20 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Starve:
+    """Wait until all loads of these guests wait for memory."""
+
+    guests: str
+
+    def play(self, stage: Stage) -> None:
+        eventually(
+            f"{self.guests} have no memory left; the agent says:\n{stage.agent.log}",
+            lambda: stage.load_states(self.guests) == {"waiting"},
+            SCENE_DEADLINE_S,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Guests free all that their loads hold."""
 
