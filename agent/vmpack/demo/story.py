@@ -248,11 +248,12 @@ class Story:
             journal_segment_bytes=8 * MIB,
             history_days=1,
         )
+        source = self._source(pretended_bytes)
         about = AgentStatus(__version__, 0, self._lab.uri, False, 1.0, self._clock.wall_s(), None, None)
         loop = Loop(
             clock=self._clock,
-            source=self._source(pretended_bytes),
-            actuator=Executor(LibvirtDriver(self._lab.hypervisor), self._clock),
+            source=source,
+            actuator=Executor(LibvirtDriver(self._lab.hypervisor, source.read_again), self._clock),
             publisher=publisher,
             decision=Decision(plan, remember, alarm),
             settings=scenario.SETTINGS,
