@@ -7,18 +7,26 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.fake_libvirt import FakeHypervisor
 from tests.waiting import PATIENCE_S, eventually
 
 from vmpack.errors import BadDataError, GuestBusyError, GuestGoneError, HypervisorError
-from vmpack.observe.guest_kills import GuestKills, Rota, parse_kills
+from vmpack.observe import guest_kills
+from vmpack.observe.guest_kills import ANSWER_S, GuestKills, Rota, parse_kills, pause_s, read_kills
+
+T = TypeVar("T")
 
 VMSTAT = b"nr_free_pages 1\noom_kill 3\nzswpin 0\n"
+
+
+NO_TEXT = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+LIBVIRT_SYNC_S = 5
+"""libvirt waits so long for any sign of a guest agent, before it asks anything."""
 
 
 def file_read(content: bytes) -> str:
@@ -27,31 +35,45 @@ def file_read(content: bytes) -> str:
 
 
 class Agents(FakeHypervisor):
-    """A libvirt whose guests have agents: by uuid what /proc/vmstat says, or the error that libvirt gives."""
+    """A libvirt whose guests have agents: by uuid what /proc/vmstat says, or the error that libvirt gives.
+
+    `refused`: the error that everybody gives for a command, by its name.
+    """
 
     def __init__(self, **answers: bytes | Exception) -> None:
         super().__init__()
         self.answers = answers
+        self.refused: dict[str, Exception] = {}
         self.open_files = 0
         self.asked: list[str] = []
         self.go_on = threading.Event()
         self.go_on.set()
+        self.closed = threading.Event()
+
+    def call(self, what: str, function: Callable[[Any], T], *, deadline_s: float = 5.0) -> T:
+        assert deadline_s > LIBVIRT_SYNC_S + ANSWER_S
+        return super().call(what, function, deadline_s=deadline_s)
+
+    def close(self) -> None:
+        self.closed.set()
 
     def lookupByUUIDString(self, uuid: str) -> str:
         return uuid
 
     def command(self, uuid: str, request: str, timeout_s: int, _flags: int) -> str:
-        assert timeout_s == 1
+        assert timeout_s == ANSWER_S
         name = json.loads(request)["execute"]
-        if name == "guest-file-open":
+        if name == "guest-ping":
             self.asked.append(uuid)
             self.go_on.wait(PATIENCE_S)
+        if name in self.refused:
+            raise self.refused[name]
         answer = self.answers[uuid]
         if isinstance(answer, Exception):
             raise answer
         if name == "guest-file-read":
             return file_read(answer)
-        self.open_files += 1 if name == "guest-file-open" else -1
+        self.open_files += {"guest-file-open": 1, "guest-file-close": -1}.get(name, 0)
         return '{"return":1000}' if name == "guest-file-open" else '{"return":{}}'
 
 
@@ -63,15 +85,26 @@ class Asking:
         self._made: list[GuestKills] = []
 
     def __call__(self, agents: Agents) -> GuestKills:
+        self._made.append(GuestKills(self.hypervisor(agents), pace_s=0.001))
+        return self._made[-1]
+
+    def hypervisor(self, agents: Agents) -> Any:
+        """The agents as a Hypervisor."""
         module = SimpleNamespace(qemuAgentCommand=agents.command)
         self._monkeypatch.setitem(sys.modules, "libvirt_qemu", module)
-        hypervisor: Any = agents
-        self._made.append(GuestKills(hypervisor, pace_s=0.001))
-        return self._made[-1]
+        return agents
+
+    def pauses(self) -> list[int]:
+        """From now on nobody is left in peace; the list gets what each pause would have been made of."""
+        seen: list[int] = []
+        self._monkeypatch.setattr(guest_kills, "pause_s", lambda times, _first_s: seen.append(times) or 0.0)
+        self._monkeypatch.setattr(guest_kills, "FRESH_S", 0.0)
+        return seen
 
     def close(self) -> None:
         for made in self._made:
             made.close()
+        eventually("the threads end", lambda: "guest agents" not in [t.name for t in threading.enumerate()])
 
 
 @pytest.fixture
@@ -109,7 +142,16 @@ def test_an_agent_that_hangs_costs_no_interval_and_one_thread(asking: Asking) ->
 
 
 @pytest.mark.parametrize(
-    "answer", [b"nr_free_pages 1\n", HypervisorError("no agent"), GuestBusyError("late"), GuestGoneError("x")]
+    "answer",
+    [
+        b"nr_free_pages 1\n",
+        HypervisorError("no agent"),
+        GuestBusyError("late"),
+        GuestGoneError("x"),
+        NO_TEXT,
+        SystemError("returned a result with an exception set"),
+        ZeroDivisionError("a defect"),
+    ],
 )
 def test_a_guest_that_does_not_tell_is_absent_and_left_in_peace(asking: Asking, answer) -> None:
     """0 would say that all is well; asking again and again would hold the thread for all the others."""
@@ -147,6 +189,90 @@ def test_after_close_nobody_is_asked(asking: Asking) -> None:
     eventually("the thread ends", lambda: "guest agents" not in [t.name for t in threading.enumerate()])
     kills.counts(["b"])
     assert agents.asked == ["a"]
+    assert agents.closed.is_set()
+
+
+def test_the_count_of_a_vm_that_falls_silent_is_absent(asking: Asking) -> None:
+    """The last count would be served for ever, as if nobody were killed any more."""
+    asking.pauses()
+    agents = Agents(a=VMSTAT)
+    kills = asking(agents)
+    eventually("it is known", lambda: kills.counts(["a"]) == {"a": 3})
+
+    agents.refused["guest-ping"] = HypervisorError("silent")
+    eventually("it is absent", lambda: kills.counts(["a"]) == {})
+    del agents.refused["guest-ping"]
+
+    eventually("it is known again", lambda: kills.counts(["a"]) == {"a": 3})
+
+
+def test_pauses_grow_while_a_vm_is_silent(asking: Asking) -> None:
+    """Sixty silent guest agents, each for seconds, would leave no time for those who can tell of a kill."""
+    pauses = asking.pauses()
+    agents = Agents(a=HypervisorError("silent"))
+    kills = asking(agents)
+    kills.counts(["a"])
+    eventually("three times silent", lambda: len(pauses) >= 3)
+    agents.answers["a"] = VMSTAT
+    eventually("it answers", lambda: kills.counts(["a"]))
+
+    in_a_row = len(pauses)
+    agents.answers["a"] = b"does not count\n"
+    eventually("silent again", lambda: len(pauses) > in_a_row)
+
+    assert pauses[: in_a_row + 1] == [*range(1, in_a_row + 1), 1]
+    assert [pause_s(times, 60.0) for times in (1, 2, 3, 4, 5, 6, 10**9)] == [60, 120, 240, 480, 900, 900, 900]
+
+
+@pytest.mark.parametrize("command", ["guest-file-open", "guest-file-close"])
+def test_pauses_stay_long_where_files_may_be_left_open(asking: Asking, command: str) -> None:
+    """Files opened in a slow guest, one every minute for days, would take its guest agent's last handle."""
+    pauses = asking.pauses()
+    agents = Agents(a=VMSTAT)
+    kills = asking(agents)
+    for _ in range(3):
+        before = len(pauses)
+        agents.refused[command] = HypervisorError("late")
+        eventually("it is too slow", lambda before=before: kills.counts(["a"]) == {} and len(pauses) > before)
+        agents.refused.clear()
+        eventually("it answers", lambda: kills.counts(["a"]))
+
+    assert pauses == list(range(1, len(pauses) + 1))
+
+
+def test_nothing_is_opened_in_a_guest_that_gives_no_sign(asking: Asking) -> None:
+    """A guest agent that wakes up later would open the file for nobody."""
+    agents = Agents(a=VMSTAT)
+    agents.refused["guest-ping"] = HypervisorError("silent")
+
+    with pytest.raises(HypervisorError):
+        read_kills(asking.hypervisor(agents), "a")
+
+    assert agents.open_files == 0
+
+
+@pytest.mark.parametrize("trouble", [NO_TEXT, SystemError("returned a result with an exception set")])
+def test_bytes_that_are_no_text_are_nonsense_like_any_other(asking: Asking, trouble: Exception) -> None:
+    """libvirt-python fails on them with an error of its own: one guest's lie would be called a defect."""
+    with pytest.raises(BadDataError):
+        read_kills(asking.hypervisor(Agents(a=trouble)), "a")
+
+
+def test_a_defect_is_told_once_and_the_vm_is_asked_again(asking: Asking, caplog) -> None:
+    """The thread would die unheard, and old counts would be served for all VMs for ever."""
+    asking.pauses()
+    agents = Agents(odd=ZeroDivisionError("a defect"), good=VMSTAT)
+    kills = asking(agents)
+
+    with caplog.at_level(logging.DEBUG, guest_kills.__name__):
+        kills.counts(["odd", "good"])
+        eventually("it is asked again", lambda: agents.asked.count("odd") >= 3)
+        agents.answers["odd"] = VMSTAT
+        eventually("both are known", lambda: kills.counts(["odd", "good"]) == {"odd": 3, "good": 3})
+
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [("odd" in record.getMessage()) for record in warnings] == [True]
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
 def test_a_missing_module_is_said_once(monkeypatch, caplog) -> None:

@@ -26,7 +26,7 @@ from vmpack.observe.source import HostSource
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One host's parts; `hypervisor.close()` ends them."""
+    """One host's parts; `hypervisor.close()` and `guest_kills.close()` end them."""
 
     hypervisor: Hypervisor
     state: State
@@ -45,7 +45,7 @@ def real_parts(config: Config, *, ask_guests: bool = False) -> Parts:
     With `ask_guests`, guest agents are asked for OOM kills from the first look until `guest_kills.close()`.
     """
     hypervisor = Hypervisor(config.connect_uri)
-    guest_kills = GuestKills(hypervisor)
+    guest_kills = GuestKills(Hypervisor(config.connect_uri))
     state = State(config.state_dir)
     # A clock of their own that nobody stops: a stopping agent still has memory to give back.
     clock = SystemClock()
