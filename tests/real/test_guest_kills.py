@@ -1,33 +1,103 @@
-"""OOM kills inside a real guest, read through its guest agent."""
+"""OOM kills inside a real guest, read through its guest agent, and guest agents that lie or fall silent."""
 
 from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
 
 from tests.real.conftest import Boot
 from tests.waiting import eventually
 from vmpack.hypervisor import Hypervisor
 from vmpack.lab.guest_spec import GuestSpec
-from vmpack.lab.lab import Lab
+from vmpack.lab.lab import Lab, LabGuest
 from vmpack.observe.guest_kills import GuestKills
 from vmpack.units import MIB
 
+LIE = rb"{\"return\": \"\377\376\"}\n"
+LYING_AGENT = rf"""#!/bin/sh
+exec 3<> "$1"
+echo liar: here > /dev/ttyS0
+while :; do
+    while read -r request <&3; do
+        case $request in
+        *guest-sync*) echo "{{\"return\": $(echo "$request" | tr -dc 0-9)}}" >&3 ;;
+        *) printf '{LIE.decode()}' >&3; echo liar: lied > /dev/ttyS0 ;;
+        esac
+    done
+    usleep 50000
+done
+"""
+"""Answers libvirt's call for a sign, and everything else with bytes that are no text; tells the console."""
 
-def test_a_kill_inside_a_guest_is_seen_and_a_guest_without_agent_is_absent(lab: Lab, boot: Boot) -> None:
+
+@pytest.fixture
+def hypervisor(lab: Lab) -> Hypervisor:
+    """For guest agents alone; who asks closes it."""
+    return Hypervisor(lab.uri)
+
+
+@pytest.fixture
+def kills(hypervisor: Hypervisor) -> Iterator[GuestKills]:
+    """Asks again soon after a silence."""
+    made = GuestKills(hypervisor, silent_s=1.0)
+    yield made
+    made.close()
+
+
+def run(guest: LabGuest, *argv: str) -> str:
+    """Run a command in the guest; what it printed."""
+    return guest.control.run(argv).output
+
+
+def lie(guest: LabGuest) -> None:
+    """Put a liar in the place of its guest agent, and wait until init has started it."""
+    encoded = base64.b64encode(LYING_AGENT.encode()).decode()
+    run(guest, "sh", "-c", f"rm /bin/agent; echo {encoded} | base64 -d > /bin/agent; chmod +x /bin/agent")
+    run(guest, "killall", "qemu-ga")
+    eventually("the liar is there", lambda: "liar: here" in guest.console_text())
+
+
+def test_a_kill_inside_a_guest_is_seen_and_a_guest_without_agent_is_absent(
+    boot: Boot, kills: GuestKills
+) -> None:
     """A guest that had to kill shows free memory right after: without the count it would be shrunk again."""
     guest, mute = boot(
         GuestSpec("killing", memory_bytes=112 * MIB, vcpus=1),
         GuestSpec("mute", memory_bytes=96 * MIB, vcpus=1, guest_agent=False),
     )
     uuids = [mute.uuid, guest.uuid]
-    hypervisor = Hypervisor(lab.uri)
-    kills = GuestKills(hypervisor, silent_s=1.0)
-    try:
-        eventually("the agent answers", lambda: kills.counts(uuids) == {guest.uuid: 0})
+    eventually("the agent answers", lambda: kills.counts(uuids) == {guest.uuid: 0})
 
-        guest.control.load_anonymous(128 * MIB)
-        eventually("a kill is counted", lambda: kills.counts(uuids).get(guest.uuid, 0) >= 1)
+    guest.control.load_anonymous(128 * MIB)
+    eventually("a kill is counted", lambda: kills.counts(uuids).get(guest.uuid, 0) >= 1)
 
-        eventually("all of them", lambda: kills.counts(uuids)[guest.uuid] == guest.control.oom_kills())
-        assert mute.uuid not in kills.counts(uuids)
-    finally:
-        kills.close()
-        hypervisor.close()
+    eventually("all of them", lambda: kills.counts(uuids).get(guest.uuid) == guest.control.oom_kills())
+    assert mute.uuid not in kills.counts(uuids)
+
+
+@pytest.mark.long
+def test_agents_that_lie_or_fall_silent_cost_neither_the_others_nor_the_connection(
+    boot: Boot, kills: GuestKills, hypervisor: Hypervisor
+) -> None:
+    """One guest could hide the kills in all VMs of its host, with two bytes or by doing nothing."""
+    liar, honest = boot(*(GuestSpec(name, memory_bytes=112 * MIB, vcpus=1) for name in ("lying", "stopping")))
+    uuids = [liar.uuid, honest.uuid]
+    eventually("both answer", lambda: kills.counts(uuids) == dict.fromkeys(uuids, 0))
+    connection = hypervisor.connection()
+
+    assert liar.uuid not in kills.counts([honest.uuid])
+    lie(liar)
+    kills.counts(uuids)
+    eventually("it has lied", lambda: "liar: lied" in liar.console_text())
+    honest.control.load_anonymous(128 * MIB)
+    eventually("the other's kill is counted", lambda: kills.counts(uuids).get(honest.uuid, 0) >= 1)
+    assert liar.uuid not in kills.counts(uuids)
+
+    honest.control.free()
+    run(honest, "killall", "-STOP", "qemu-ga")
+    eventually("its count is absent", lambda: kills.counts(uuids) == {})
+    run(honest, "killall", "-CONT", "qemu-ga")
+    eventually("its count is back", lambda: kills.counts(uuids).get(honest.uuid, 0) >= 1)
+    assert hypervisor.connection() is connection
