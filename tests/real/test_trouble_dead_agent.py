@@ -92,6 +92,9 @@ class Watch:
         self.looks = 0
 
     def __enter__(self) -> Watch:
+        for guest in self._guests:
+            # libvirt's own figure, which is cheap to ask for, may follow a balloon by seconds.
+            eventually("libvirt has heard", lambda guest=guest: guest.size()[1] == balloon_bytes(guest))
         self._thread.start()
         return self
 

@@ -163,7 +163,10 @@ def test_names_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     """A VM's owner picks its name; it must not be able to write log lines or steer a terminal."""
     host = HostInMemory(JumpingClock(), builders.guest("evil\n12:00 all is well\x1b[2J", used=30))
 
-    with caplog.at_level(logging.DEBUG):
+    with (
+        caplog.at_level(logging.DEBUG, logger="vmpack"),
+        caplog.at_level(logging.DEBUG, logger="vmpack.host.loop"),
+    ):
         turns(make_loop(host), 2, host.clock)
 
     assert host.moves
@@ -285,7 +288,10 @@ def test_the_log_says_why_a_turn_came_early(caplog: pytest.LogCaptureFixture) ->
         JumpingClock(builders.NOW_S + 4), builders.guest("web\x1b[2J", used=30, uuid="uuid-web")
     )
 
-    with caplog.at_level(logging.DEBUG):
+    with (
+        caplog.at_level(logging.DEBUG, logger="vmpack"),
+        caplog.at_level(logging.DEBUG, logger="vmpack.host.loop"),
+    ):
         make_loop(host, glance=risen_once(host)).run()
 
     (said,) = early_lines(caplog.records, logging.INFO)
@@ -303,7 +309,10 @@ def test_an_early_turn_without_a_change_says_nothing(caplog: pytest.LogCaptureFi
     loop = make_loop(host, notes := PublisherNotes())
     host.clock.at(builders.NOW_S + 2, lambda: loop.wake("tasks wait for memory"))
 
-    with caplog.at_level(logging.DEBUG):
+    with (
+        caplog.at_level(logging.DEBUG, logger="vmpack"),
+        caplog.at_level(logging.DEBUG, logger="vmpack.host.loop"),
+    ):
         loop.run()
 
     assert begins(notes) == [0, 2, 5] and not notes.intervals[1].outcomes
