@@ -20,6 +20,7 @@ from tests.real.agent_process import (
     QUICK,
     AgentProcess,
     balloon_bytes,
+    make_whole,
     nominal_bytes,
     packed,
     stats_period_set,
@@ -31,7 +32,7 @@ from vmpack.host.client import AgentClient
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
 from vmpack.model.policy_namespace import POLICY_NAMESPACE
-from vmpack.units import KIB, MIB
+from vmpack.units import MIB
 
 NOBODY = 65534
 
@@ -51,12 +52,10 @@ def made_whole(two: list[LabGuest]) -> Iterator[None]:
     """After each test, whatever it left: full balloons, no statistics, no policy."""
     yield
     for guest in two:
-        guest.control.free()
-        guest.domain.setMemory(nominal_bytes(guest) // KIB)
         guest.domain.setMemoryStatsPeriod(0)
         with suppress(libvirt.libvirtError):
             guest.domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, None, POLICY_NAMESPACE, 0)
-        eventually(f"{guest.name} is whole", lambda guest=guest: whole(guest))
+        make_whole(guest)
 
 
 @pytest.fixture

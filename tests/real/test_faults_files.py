@@ -14,11 +14,18 @@ import pytest
 from tests.faults import checks
 from tests.faults.injector import Fault
 from tests.faults.scene import FaultyAgent
-from tests.real.agent_process import QUICK, balloon_bytes, nominal_bytes, packed, stats_period_set, whole
+from tests.real.agent_process import (
+    QUICK,
+    balloon_bytes,
+    make_whole,
+    packed,
+    stats_period_set,
+    whole,
+)
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
-from vmpack.units import KIB, MIB
+from vmpack.units import MIB
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 DAY_S = 86400
@@ -39,10 +46,8 @@ def guest(lab: Lab) -> Iterator[LabGuest]:
 def made_whole(guest: LabGuest) -> Iterator[None]:
     """Each test finds it whole and without statistics."""
     yield
-    guest.control.free()
-    guest.domain.setMemory(nominal_bytes(guest) // KIB)
     guest.domain.setMemoryStatsPeriod(0)
-    eventually("it is whole", lambda: whole(guest))
+    make_whole(guest)
 
 
 @pytest.fixture

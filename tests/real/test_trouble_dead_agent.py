@@ -12,11 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.real.agent_process import QUICK, AgentProcess, balloon_bytes, nominal_bytes, packed, whole
+from tests.real.agent_process import (
+    QUICK,
+    AgentProcess,
+    balloon_bytes,
+    make_whole,
+    packed,
+    whole,
+)
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
-from vmpack.units import KIB, MIB
+from vmpack.units import MIB
 
 ROOM_BYTES = 280 * MIB
 """What the smaller host of some tests has for the two guests, beside what their QEMUs need."""
@@ -42,9 +49,7 @@ def made_whole(two: list[LabGuest]) -> Iterator[None]:
     """After each test both guests have all their memory and no load."""
     yield
     for guest in two:
-        guest.control.free()
-        guest.domain.setMemory(nominal_bytes(guest) // KIB)
-        eventually(f"{guest.name} is whole", lambda guest=guest: whole(guest))
+        make_whole(guest)
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.agent_process import AgentProcess, balloon_bytes, nominal_bytes, packed, whole
+from tests.real.agent_process import AgentProcess, balloon_bytes, make_whole, nominal_bytes, packed, whole
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
-from vmpack.units import KIB, MIB
+from vmpack.units import MIB
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,7 @@ def agent(own_lab: Lab, guest: LabGuest, tmp_path: Path) -> Iterator[AgentProces
         running.ready()
         eventually("the guest is packed", lambda: packed(guest))
         yield running
-    guest.control.free()
-    guest.domain.setMemory(nominal_bytes(guest) // KIB)
-    eventually("the guest is whole", lambda: whole(guest))
+    make_whole(guest)
 
 
 def failing(agent: AgentProcess) -> bool:
