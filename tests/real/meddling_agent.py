@@ -1,6 +1,6 @@
 """`vmpack agent` in whose way somebody does something to a VM, right before its memory is set.
 
-Orders: {"deed": its name, "uuid": the VM, "to": a file that it may need}. It is done while there is no
+Orders: {"deed": its name, "uuid": the VM, "to": a file or a name it may need}. It is done while there is no
 `done.json` beside the orders; what came of it is written there.
 """
 
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -39,6 +40,17 @@ def snapshot(domain: Any, to: str) -> None:
     domain.snapshotCreateXML(memory, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
 
 
+def rename(domain: Any, to: str) -> None:
+    """The same VM under another name: it is ended, and started anew with its uuid."""
+    definition = ElementTree.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+    name = definition.find("name")
+    assert name is not None
+    name.text = to
+    connection = domain.connect()
+    domain.destroy()
+    connection.createXML(ElementTree.tostring(definition, encoding="unicode"))
+
+
 DEEDS: dict[str, Callable[[Any, str], Any]] = {
     "destroy": lambda domain, _to: domain.destroy(),
     "pause": lambda domain, _to: domain.suspend(),
@@ -49,6 +61,7 @@ DEEDS: dict[str, Callable[[Any, str], Any]] = {
     "stop statistics": lambda domain, _to: domain.setMemoryStatsPeriod(0),
     "save meanwhile": save_meanwhile,
     "snapshot": snapshot,
+    "rename": rename,
 }
 
 

@@ -108,6 +108,37 @@ def test_what_happens_to_one_vm_costs_no_other_its_interval(
     assert victim.control.oom_kills() == bystander.control.oom_kills() == 0
 
 
+@pytest.mark.long
+def test_a_vm_that_comes_back_under_another_name_is_served_under_it(
+    lab: Lab, guests: list[LabGuest], agent: PatchedAgent, tmp_path: Path
+) -> None:
+    """A decision meant for the old name falls on a guest that only begins to boot: it must do no harm."""
+    victim, bystander = guests
+    uuid, done = victim.uuid, agent.log_path.with_name("done.json")
+    agent.client.freeze(True)
+    for guest in guests:
+        guest.domain.setMemory(nominal_bytes(guest) // KIB)
+    eventually("both are whole", lambda: all(whole(guest) for guest in guests))
+    done.unlink(missing_ok=True)
+    agent.order({"deed": "rename", "uuid": uuid, "to": "renamed"})
+    agent.client.freeze(False)
+    eventually("it is done", done.exists)
+    eventually("the other one is packed all the same", lambda: packed(bystander))
+    eventually("it has booted", lambda: victim.control.ping() > 0)
+    domain = lab.hypervisor.connection().lookupByUUIDString(uuid)
+    eventually("it is packed", lambda: domain.info()[2] < domain.info()[1])
+    agent.pass_intervals(2)
+    seen = agent.client.explain("renamed")
+    kills = victim.control.oom_kills()
+    domain.destroy()
+    again(lab, victim, tmp_path / "saved")
+    eventually("the victim is served again", lambda: packed(victim))
+
+    assert json.loads(done.read_text()) == "ok"
+    assert (seen.guest.uuid, kills) == (uuid, 0)
+    assert "this interval failed" not in agent.log and "Traceback" not in agent.log
+
+
 def test_nothing_is_left_behind_after_all_that(agent: PatchedAgent, guests: list[LabGuest]) -> None:
     """What is remembered of VMs that are gone would be given to others, or kept from them, for ever."""
     eventually("all statistics are on", lambda: all(stats_period_set(guest) for guest in guests))
