@@ -16,7 +16,7 @@ from typing import Any
 
 from vmpack.config_keys import Key, Value, home_directory, keys
 from vmpack.errors import AccessError, ConfigError, UsageError
-from vmpack.model.settings import HostSettings, MemorySettings, OfferSettings, Settings
+from vmpack.model.settings import GrantSettings, HostSettings, MemorySettings, OfferSettings, Settings
 
 _EXPLAIN_HINT = "`vmpack check-config --explain` shows every key with unit, range and default"
 
@@ -26,6 +26,7 @@ class Config:
     """Everything that the administrator can set."""
 
     settings: Settings
+    grant: GrantSettings
     connect_uri: str
     observe_only: bool
     release_on_stop: bool
@@ -200,14 +201,15 @@ def _contradictions(values: Mapping[str, Value], origins: Mapping[str, Path]) ->
 def _build(values: Mapping[str, Value], files: tuple[Path, ...]) -> Config:
     sections: dict[str, dict[str, Any]] = {}
     for key in keys():
-        table = key.table if key.table in _SECTIONS else ""
+        table = key.table if key.table in (*_SECTIONS, "grant") else ""
         sections.setdefault(table, {})[key.field] = values[key.name]
     settings = Settings(**{name: cls(**sections[name]) for name, cls in _SECTIONS.items()})
-    return Config(settings=settings, files=files, **sections[""])
+    grant = GrantSettings(**sections["grant"])
+    return Config(settings=settings, grant=grant, files=files, **sections[""])
 
 
 def _values_of(config: Config) -> dict[str, Value]:
-    holders = {name: getattr(config.settings, name) for name in _SECTIONS}
+    holders = {name: getattr(config.settings, name) for name in _SECTIONS} | {"grant": config.grant}
     return {key.name: getattr(holders.get(key.table, config), key.field) for key in keys()}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vmpack.model.settings import Settings
+from vmpack.model.settings import GrantSettings, Settings
 from vmpack.units import GIB, KIB, MIB, format_bytes, parse_bytes, parse_seconds
 
 Kind = Literal["bytes", "seconds", "ratio", "count", "days", "flag", "text", "path"]
@@ -44,6 +44,8 @@ class Key:
     high: float | None = None
     example: Value = None
     """What the default file shows where there is no default."""
+    choices: tuple[str, ...] = ()
+    """The only texts that will do; empty: any."""
 
     @property
     def table(self) -> str:
@@ -60,7 +62,9 @@ class Key:
 
     @property
     def expected(self) -> str:
-        """Unit and range in words."""
+        """Unit and range, or the choices, in words."""
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
         return f"{self.unit}, from {self.range}" if self.range else self.unit
 
     @property
@@ -71,7 +75,7 @@ class Key:
     def read(self, found: Any) -> Value:
         """Turn a value of a TOML file into the field's. Raises ValueError: what was found, what expected."""
         value = _READERS[self.kind](found)
-        if value is None:
+        if value is None or (self.choices and value not in self.choices):
             raise ValueError(f"found {_found(found)}, expected {self.expected}")
         if self.low is not None and self.high is not None and not self.low <= float(value) <= self.high:
             raise ValueError(f"found {_found(found)}, out of range: expected {self.expected}")
@@ -195,6 +199,7 @@ def keys() -> tuple[Key, ...]:
     """Every key, in the order of the default file. Paths depend on who asks."""
     settings = Settings()
     host, memory, offer = settings.host, settings.memory, settings.offer
+    grant = GrantSettings()
     return (
         Key("agent.connect_uri", "text", "qemu:///system",
             "The libvirt that the agent works on."),
@@ -266,6 +271,13 @@ def keys() -> tuple[Key, ...]:
             "How long the cloud takes to act when an offer is withdrawn.", 1, 3600),
         Key("offer.growth_reserve_ratio", "ratio", offer.growth_reserve_ratio,
             "Share of what VMs use that is kept out of the offer for their growth, at least.", 0, 1),
+        Key("grant.via", "text", grant.via,
+            "How OpenNebula's scheduler gets the memory that it may use: by the host's RESERVED_MEM, which the "
+            "cloud's commands set, or by the monitoring probe, which raises TOTALMEMORY.",
+            choices=("reserved", "probe")),
+        Key("grant.factor", "ratio", grant.factor,
+            "At most this share of the packed memory is given to the scheduler, and never more than is "
+            "offered.", 0, 1),
         Key("publish.textfile_dir", "path", None,
             "Directory of node_exporter's textfile collector; not set: metrics on the socket only.",
             example=Path("/var/lib/prometheus/node-exporter")),

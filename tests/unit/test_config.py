@@ -9,9 +9,10 @@ import pytest
 from vmpack import config
 from vmpack.config_keys import Key, keys
 from vmpack.errors import UsageError
-from vmpack.model.settings import Settings
+from vmpack.model.settings import GrantSettings, Settings
 
 ALL = keys()
+IN_SETTINGS = {section.name for section in fields(Settings)}
 RANGED = [key for key in ALL if key.low is not None]
 
 
@@ -23,12 +24,12 @@ def other_value(key: Key) -> object:
         case "path":
             return "/somewhere/else"
         case "text":
-            return "something"
+            return key.choices[-1] if key.choices else "something"
     assert key.low is not None and key.high is not None
     default = key.default if isinstance(key.default, int | float) else key.low
     if key.kind in ("bytes", "count", "days"):
         return int(default) + 1 if default < key.high else int(default) - 1
-    return (float(default) + key.high) / 2
+    return (float(default) + (key.high if default < key.high else key.low)) / 2
 
 
 def write(directory: Path, text: str, name: str = "vmpack.toml") -> Path:
@@ -52,8 +53,8 @@ def literal(value: object) -> str:
 
 def value_of(read: config.Config, key: Key) -> object:
     """What the configuration says for this key."""
-    holder = getattr(read.settings, key.table) if hasattr(read.settings, key.table) else read
-    return getattr(holder, key.field)
+    holders = {"grant": read.grant, **{name: getattr(read.settings, name) for name in IN_SETTINGS}}
+    return getattr(holders.get(key.table, read), key.field)
 
 
 def partners(key: Key, value: object) -> dict[str, object]:
@@ -120,10 +121,11 @@ def test_the_table_and_the_records_name_the_same_things() -> None:
         for section in fields(settings)
         for field in fields(getattr(settings, section.name))
     }
-    outside = {field.name for field in fields(config.Config)} - {"settings", "files"}
+    in_settings |= {("grant", field.name) for field in fields(GrantSettings)}
+    outside = {field.name for field in fields(config.Config)} - {"settings", "grant", "files"}
 
-    assert in_settings == {pair for pair in named if pair[0] in {"host", "memory", "offer"}}
-    assert outside == {field for table, field in named if table not in {"host", "memory", "offer"}}
+    assert in_settings == {pair for pair in named if pair[0] in {*IN_SETTINGS, "grant"}}
+    assert outside == {field for table, field in named if table not in {*IN_SETTINGS, "grant"}}
     assert all(key.meaning.endswith(".") and "\n" not in key.meaning for key in ALL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vmpack.units import MIB
 
@@ -51,3 +52,16 @@ class Settings:
     host: HostSettings = field(default_factory=HostSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     offer: OfferSettings = field(default_factory=OfferSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantSettings:
+    """How much of the offer the cloud's scheduler may use, and how it is told. No decision depends on it."""
+
+    via: Literal["reserved", "probe"] = "reserved"
+    factor: float = 1.0
+    """Of what is packed; the offer has kept back reserve and growth already, so by default nothing more is."""
+
+    def granted_bytes(self, offered_bytes: int, packed_bytes: int) -> int:
+        """What the scheduler may use beyond the host's own memory."""
+        return max(0, min(offered_bytes, int(self.factor * packed_bytes)))
