@@ -272,8 +272,8 @@ def keys() -> tuple[Key, ...]:
         Key("offer.growth_reserve_ratio", "ratio", offer.growth_reserve_ratio,
             "Share of what VMs use that is kept out of the offer for their growth, at least.", 0, 1),
         Key("grant.via", "text", grant.via,
-            "How OpenNebula's scheduler gets the memory that it may use: by the host's RESERVED_MEM, which the "
-            "cloud's commands set, or by the monitoring probe, which raises TOTALMEMORY.",
+            "How OpenNebula's scheduler is given memory: by the host's RESERVED_MEM, which the cloud's "
+            "commands set, or by the monitoring probe, which raises TOTALMEMORY.",
             choices=("reserved", "probe")),
         Key("grant.factor", "ratio", grant.factor,
             "At most this share of the packed memory is given to the scheduler, and never more than is "

@@ -60,7 +60,7 @@ class GrantSettings:
 
     via: Literal["reserved", "probe"] = "reserved"
     factor: float = 1.0
-    """Of what is packed; the offer has kept back reserve and growth already, so by default nothing more is."""
+    """Of what is packed; the offer has kept back reserve and growth already, so by default no more is."""
 
     def granted_bytes(self, offered_bytes: int, packed_bytes: int) -> int:
         """What the scheduler may use beyond the host's own memory."""
