@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "VERSION=\"$(tail -n 1 ../../VERSION)\""

@@ -1,0 +1,1 @@
+# Double of the library that the stock migrate script takes from its own directory.
