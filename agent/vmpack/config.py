@@ -22,11 +22,22 @@ _EXPLAIN_HINT = "`vmpack check-config --explain` shows every key with unit, rang
 
 
 @dataclass(frozen=True, slots=True)
+class OpenNebulaAccess:
+    """How oned is reached, and what VMs' owners may ask for there."""
+
+    endpoint: str | None
+    auth_file: Path | None
+    timeout_s: float
+    shares_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that the administrator can set."""
 
     settings: Settings
     grant: GrantSettings
+    opennebula: OpenNebulaAccess
     connect_uri: str
     observe_only: bool
     release_on_stop: bool
@@ -146,6 +157,7 @@ def _is_fixed(key: Key) -> bool:
 
 _BY_NAME = {key.name: key for key in keys()}
 _SECTIONS = {"host": HostSettings, "memory": MemorySettings, "offer": OfferSettings}
+_PARTS: dict[str, type] = {"grant": GrantSettings, "opennebula": OpenNebulaAccess}
 _CONTRADICTIONS = (
     ("memory.scarcity_window", "memory.scarcity_intervals", 1),
     ("memory.silence_nominal_s", "memory.silence_s", 1),
@@ -201,15 +213,16 @@ def _contradictions(values: Mapping[str, Value], origins: Mapping[str, Path]) ->
 def _build(values: Mapping[str, Value], files: tuple[Path, ...]) -> Config:
     sections: dict[str, dict[str, Any]] = {}
     for key in keys():
-        table = key.table if key.table in (*_SECTIONS, "grant") else ""
+        table = key.table if key.table in (*_SECTIONS, *_PARTS) else ""
         sections.setdefault(table, {})[key.field] = values[key.name]
     settings = Settings(**{name: cls(**sections[name]) for name, cls in _SECTIONS.items()})
-    grant = GrantSettings(**sections["grant"])
-    return Config(settings=settings, grant=grant, files=files, **sections[""])
+    parts: dict[str, Any] = {name: cls(**sections[name]) for name, cls in _PARTS.items()}
+    return Config(settings=settings, files=files, **parts, **sections[""])
 
 
 def _values_of(config: Config) -> dict[str, Value]:
-    holders = {name: getattr(config.settings, name) for name in _SECTIONS} | {"grant": config.grant}
+    holders = {name: getattr(config.settings, name) for name in _SECTIONS}
+    holders |= {name: getattr(config, name) for name in _PARTS}
     return {key.name: getattr(holders.get(key.table, config), key.field) for key in keys()}
 
 

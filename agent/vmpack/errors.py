@@ -79,3 +79,35 @@ class GuestBusyError(HypervisorError):
     """Another job (a migration, a save, a snapshot) has the VM; try again when it is over."""
 
     exit_code = 75
+
+
+class CloudError(VmpackError):
+    """The cloud refused or failed one call; nothing was changed by it."""
+
+
+class CloudLostError(CloudError, UnavailableError):
+    """The cloud gave no answer that is understood; whether a write was done, nobody knows."""
+
+    exit_code = 69
+
+
+class CloudAccessError(CloudError, AccessError):
+    """The cloud does not know this user, or does not let this user do it."""
+
+    exit_code = 77
+
+
+class CloudGoneError(CloudError):
+    """The host or VM is not there (any more)."""
+
+
+class CloudBusyError(CloudError):
+    """It is locked, or the cloud is electing a leader; try again later."""
+
+    exit_code = 75
+
+
+class CloudChangedError(CloudError):
+    """Somebody else changed it since it was looked at; nothing was written."""
+
+    exit_code = 75

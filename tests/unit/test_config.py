@@ -53,7 +53,8 @@ def literal(value: object) -> str:
 
 def value_of(read: config.Config, key: Key) -> object:
     """What the configuration says for this key."""
-    holders = {"grant": read.grant, **{name: getattr(read.settings, name) for name in IN_SETTINGS}}
+    parts = {"grant": read.grant, "opennebula": read.opennebula}
+    holders = {**parts, **{name: getattr(read.settings, name) for name in IN_SETTINGS}}
     return getattr(holders.get(key.table, read), key.field)
 
 
@@ -121,11 +122,12 @@ def test_the_table_and_the_records_name_the_same_things() -> None:
         for section in fields(settings)
         for field in fields(getattr(settings, section.name))
     }
-    in_settings |= {("grant", field.name) for field in fields(GrantSettings)}
-    outside = {field.name for field in fields(config.Config)} - {"settings", "grant", "files"}
+    parts = {"grant": GrantSettings, "opennebula": config.OpenNebulaAccess}
+    in_settings |= {(name, field.name) for name, part in parts.items() for field in fields(part)}
+    outside = {field.name for field in fields(config.Config)} - {"settings", *parts, "files"}
 
-    assert in_settings == {pair for pair in named if pair[0] in {*IN_SETTINGS, "grant"}}
-    assert outside == {field for table, field in named if table not in {*IN_SETTINGS, "grant"}}
+    assert in_settings == {pair for pair in named if pair[0] in {*IN_SETTINGS, *parts}}
+    assert outside == {field for table, field in named if table not in {*IN_SETTINGS, *parts}}
     assert all(key.meaning.endswith(".") and "\n" not in key.meaning for key in ALL)
 
 
