@@ -1,0 +1,1 @@
+"""Clouds: whoever places VMs on hosts, behind one small protocol."""
