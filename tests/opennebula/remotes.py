@@ -1,4 +1,4 @@
-"""A double of OpenNebula's remotes tree (R on a front-end, N on a node), with stand-ins that keep the stock contract.
+"""A double of OpenNebula's remotes tree (R on a front-end, N on a node) whose files keep the stock contract.
 
 Used by tests of probes, drivers and installation. The files are in stock_remotes/: probes that print what the
 stock ones print, VMM actions as a few lines of shell on virsh. LIBVIRT_DEFAULT_URI names a node's libvirt,
@@ -37,7 +37,7 @@ def front_end(target: Path) -> Path:
 
 
 def add_probes(remotes: Path) -> Path:
-    """Put our probes into R as an installation does: own files, the rest as relative links to the stock ones."""
+    """Put our probes into R as an installation does: own files, the rest as relative links to stock ones."""
     shutil.copytree(REPOSITORY / "probes/lib", remotes / "vmpack", dirs_exist_ok=True)
     _link_all(remotes / "im/vmpack.d", remotes / "im/kvm.d")
     for category in CATEGORIES:
