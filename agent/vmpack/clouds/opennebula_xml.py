@@ -100,6 +100,15 @@ class HostXml:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterXml:
+    """One cluster as oned tells it."""
+
+    id: int
+    name: str
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
 class ActionXml:
     """What oned hands to a driver action on stdin."""
 
@@ -127,6 +136,17 @@ def read_vms(text: str) -> tuple[tuple[VmXml, ...], tuple[str, ...]]:
 def read_hosts(text: str) -> tuple[tuple[HostXml, ...], tuple[str, ...]]:
     """A <HOST_POOL>: its hosts, and one sentence for each that cannot be read. Raises CloudError."""
     return _pool(text, "HOST_POOL", "HOST", _host)
+
+
+def read_clusters(text: str) -> tuple[tuple[ClusterXml, ...], tuple[str, ...]]:
+    """A <CLUSTER_POOL>: its clusters, and one sentence for each that cannot be read. Raises CloudError."""
+    return _pool(text, "CLUSTER_POOL", "CLUSTER", _cluster)
+
+
+def read_monitoring(text: str) -> Mapping[int, Mapping[str, str]]:
+    """A <MONITORING_DATA>: what was measured, by VM or host id; the newest of each. Raises CloudError."""
+    records, _ = _pool(text, "MONITORING_DATA", "MONITORING", _monitoring)
+    return {number: values for number, _, values in sorted(records, key=lambda record: record[:2])}
 
 
 def read_action(text: str) -> ActionXml:
@@ -224,6 +244,16 @@ def _host(element: Element) -> HostXml:
         vm_ids=tuple(_number({"ID": leaf.text or ""}, "ID") for leaf in element.iterfind("VMS/ID")),
         template=_template(element.find("TEMPLATE")),
     )
+
+
+def _cluster(element: Element) -> ClusterXml:
+    own = _own(element, ("ID", "NAME"))
+    return ClusterXml(_number(own, "ID"), own["NAME"], _template(element.find("TEMPLATE")))
+
+
+def _monitoring(element: Element) -> tuple[int, int, Mapping[str, str]]:
+    values = _template(element).values
+    return _number(values, "ID"), _number(values, "TIMESTAMP", 0), values
 
 
 def _own(element: Element, names: tuple[str, ...]) -> dict[str, str]:
