@@ -34,6 +34,8 @@ class Promises:
         self.nominal_bytes = nominal_bytes
         self.band_bytes = max(settings.dead_band_min_bytes, int(settings.dead_band_ratio * nominal_bytes))
         """Less than this is not worth a move, so it may be missing anywhere."""
+        self.restore_s = RESTORE_INTERVALS * settings.interval_s
+        """By time: while need is great, turns come early and there are many of them."""
         self.step_bytes = max(self.band_bytes, int(settings.shrink_step_ratio * nominal_bytes))
         self.headroom_bytes = max(
             settings.fixed_headroom_min_bytes, int(settings.fixed_headroom_ratio * nominal_bytes)
@@ -148,11 +150,16 @@ class Promises:
 
     def reserve_not_restored(self, lines: Sequence[JournalLine]) -> Iterator[str]:
         """However a guest took memory by itself, two intervals later the host's reserve is whole again."""
-        over = 0
+        since_s: float | None = None
         for line in lines:
-            over = over + 1 if line.plan.room_bytes < -self.band_bytes else 0
-            if over > RESTORE_INTERVALS:
-                yield f"{_at(line)} over budget by {format_bytes(-line.plan.room_bytes)} for {over} intervals"
+            now_s = line.snapshot.time_s
+            if line.plan.room_bytes >= -self.band_bytes:
+                since_s = None
+                continue
+            since_s = now_s if since_s is None else since_s
+            if now_s - since_s >= self.restore_s:
+                over, passed_s = format_bytes(-line.plan.room_bytes), now_s - since_s
+                yield f"{_at(line)} over budget by {over} for {passed_s:.1f} s"
 
 
 def _at(line: JournalLine) -> str:
