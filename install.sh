@@ -11,13 +11,21 @@ vmpack finds the memory that this host has already paid for. This script gets it
   ./install.sh test [--all] [ARGS]  run the checks and tests (--all: the long ones too; ARGS go to pytest alone)
   ./install.sh dev                  everything for working on vmpack, in ./.venv
   ./install.sh agent                install the agent on this host; nothing is started or enabled
-  ./install.sh uninstall            give all memory back, then remove what `agent` installed
+  ./install.sh opennebula           on a front-end: the drivers beside OpenNebula's own, and the program
+  ./install.sh opennebula --node    on a node: the agent, and oneadmin's right to speak to it
+  ./install.sh uninstall            give all memory and grants back, then remove what was installed here
 
 Options
   --dry-run       say each step, change nothing
-  --prefix DIR    (agent, uninstall) install below DIR and not in /opt/vmpack, /usr/bin and /etc/vmpack
+  --prefix DIR    (agent, opennebula, uninstall) below DIR and not in /opt/vmpack, /usr/bin and /etc/vmpack
+  --edit          (opennebula) put the drivers' lines into OpenNebula's configuration, each file copied first
+  --type TYPE     (opennebula) kvm, or qemu for nodes without KVM (default: as the hosts that are there)
+  --context       (opennebula) upload the in-guest reporter to the datastore `files`; --context=NAME: another
+  --no-sync       (opennebula, uninstall) leave out `onehost sync`
+  --enable        (opennebula --node) start the agent, now and at each boot
+  --convert       (uninstall) give hosts back to OpenNebula's own drivers first, instead of refusing
   --purge         (uninstall) remove configuration, state and history too
-  --keep-packed   (uninstall) go on even where memory cannot be given back
+  --keep-packed   (uninstall) go on even where memory or grants cannot be given back
   --help          this text
 
 Examples
@@ -25,6 +33,7 @@ Examples
   ./install.sh test tests/unit -k memory
   sudo ./install.sh agent --dry-run
   ./install.sh agent --prefix "$HOME/.local"
+  sudo ./install.sh opennebula --edit --dry-run
 
 demo, test and dev write only to this folder and to caches; they install distribution packages where some are
 missing (as root, or through sudo) and start no service. Debian 12 and Ubuntu 24.04 or newer: by themselves.
@@ -91,8 +100,20 @@ step() {
 . "$root/agent/install/packages.sh"
 # shellcheck source=agent/install/environment.sh
 . "$root/agent/install/environment.sh"
+# shellcheck source=agent/install/program.sh
+. "$root/agent/install/program.sh"
 # shellcheck source=agent/install/host.sh
 . "$root/agent/install/host.sh"
+# shellcheck source=agent/install/opennebula.sh
+. "$root/agent/install/opennebula.sh"
+# shellcheck source=agent/install/opennebula_conf.sh
+. "$root/agent/install/opennebula_conf.sh"
+# shellcheck source=agent/install/opennebula_context.sh
+. "$root/agent/install/opennebula_context.sh"
+# shellcheck source=agent/install/opennebula_node.sh
+. "$root/agent/install/opennebula_node.sh"
+# shellcheck source=agent/install/opennebula_uninstall.sh
+. "$root/agent/install/opennebula_uninstall.sh"
 
 run() { # COMMAND...: gives this process over to it
     if [ "$dry_run" = yes ]; then
@@ -122,7 +143,7 @@ run_tests() {
     cd "$root"
     if [ $# -eq 0 ]; then
         # shellcheck disable=SC2046 # our own scripts: no spaces in their names
-        step "checking: shellcheck" shellcheck -x install.sh $(grep -rlE '^#! ?(/usr)?/bin/(env )?(ba)?sh' .ci agent --exclude-dir=__pycache__)
+        step "checking: shellcheck" shellcheck -x install.sh $(grep -rlE '^#! ?(/usr)?/bin/(env )?(ba)?sh' .ci agent probes drivers onegate_scripts --exclude-dir=__pycache__)
         step "checking: ruff" "$venv/bin/ruff" check .
         step "checking: mypy" "$venv/bin/mypy"
         step "checking: the import rule" "$venv/bin/lint-imports" --config setup.cfg
@@ -138,7 +159,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit 0 ;;
     --dry-run) dry_run=yes ;;
-    demo | test | dev | agent | uninstall) command=$1 && shift && break ;;
+    demo | test | dev | agent | opennebula | uninstall) command=$1 && shift && break ;;
     *) die 2 "unknown: $1" "./install.sh --help lists what there is" ;;
     esac
     shift
@@ -149,30 +170,49 @@ done
 }
 
 # the script's own options may stand anywhere; the rest, in its order, is for the program
+takes=
 for argument in "$@"; do
     shift
-    if [ "${takes_prefix:-no}" = yes ]; then
-        prefix=$argument takes_prefix=no
-        continue
-    fi
+    case $takes in
+    prefix) prefix=$argument takes= && continue ;;
+    type) vm_type=$argument takes= && continue ;;
+    esac
     case $command:$argument in
     *:-h | *:--help) usage && exit 0 ;;
     *:--dry-run) dry_run=yes ;;
     test:--all) test_all=yes ;;
-    agent:--prefix=* | uninstall:--prefix=*) prefix=${argument#--prefix=} ;;
-    agent:--prefix | uninstall:--prefix) takes_prefix=yes ;;
+    agent:--prefix=* | opennebula:--prefix=* | uninstall:--prefix=*) prefix=${argument#--prefix=} ;;
+    agent:--prefix | opennebula:--prefix | uninstall:--prefix) takes=prefix ;;
+    opennebula:--node) node=yes ;;
+    opennebula:--enable) enable=yes ;;
+    opennebula:--edit) edit=yes ;;
+    opennebula:--type=*) vm_type=${argument#--type=} ;;
+    opennebula:--type) takes='type' ;;
+    opennebula:--context) context=files ;;
+    opennebula:--context=?*) context=${argument#--context=} ;;
+    opennebula:--no-sync | uninstall:--no-sync) no_sync=yes ;;
+    uninstall:--convert) convert=yes ;;
     uninstall:--purge) purge=yes ;;
     uninstall:--keep-packed) keep_packed=yes ;;
     demo:* | test:*) set -- "$@" "$argument" ;;
     *) die 2 "$command does not know $argument" "./install.sh --help lists the options" ;;
     esac
 done
-[ "${takes_prefix:-no}" = no ] || die 2 "--prefix needs a folder"
+case $takes in
+prefix) die 2 "--prefix needs a folder" ;;
+type) die 2 "--type needs kvm or qemu" ;;
+esac
+case $vm_type in '' | kvm | qemu) ;; *) die 2 "there is no type $vm_type" "kvm, or qemu for nodes without KVM" ;; esac
+case $node:$enable:$edit:$context:$vm_type in
+no:no:* | yes:*:no::) ;;
+*) die 2 "those options do not go together" "--enable is for a node, --edit, --type and --context are for the front-end" ;;
+esac
 
 case $command in
 demo) demo "$@" ;;
 test) run_tests "$@" ;;
 dev) dev ;;
 agent) agent ;;
+opennebula) opennebula ;;
 uninstall) uninstall ;;
 esac

@@ -98,9 +98,9 @@ def pip_calls(machine: Machine) -> list[str]:
     return [call for call in machine.calls("venv-python") if " -m pip install " in call]
 
 
-def installed_release(machine: Machine, prefix: str, body: str = "exit 0") -> Path:
-    """The release that `agent --prefix` would make, made with a fake vmpack: nothing is downloaded."""
-    said = machine.install("agent", "--prefix", prefix, "--dry-run").stdout
+def installed_release(machine: Machine, prefix: str, body: str = "exit 0", command: str = "agent") -> Path:
+    """The release that `COMMAND --prefix` would make, made with a fake vmpack: nothing is downloaded."""
+    said = machine.install(command, "--prefix", prefix, "--dry-run").stdout
     match = re.search(r"installing the program in (\S+)", said)
     assert match, said
     release = Path(match.group(1))
