@@ -1,5 +1,7 @@
 """Records to JSON and back, strictly: an unknown key, a missing key or a wrong type is an error.
 
+Only a field that is marked `ADDED` may be missing, in what an older vmpack wrote; it then has its default.
+
 Used for the journal, the state file, the socket and the test vectors. `dumps` is canonical (sorted
 keys, no spaces), so equal records give equal bytes.
 
@@ -22,6 +24,9 @@ from vmpack.errors import BadDataError
 
 T = TypeVar("T")
 Decoder = Callable[[Any, str], Any]
+
+ADDED: Mapping[str, bool] = types.MappingProxyType({"added": True})
+"""Metadata of a dataclass field that came after journals were written that are still to be read."""
 
 
 def encode(value: Any) -> Any:
@@ -167,17 +172,25 @@ def _mapping(item: Any) -> Decoder:
 def _record(cls: Any) -> Decoder:
     hints = typing.get_type_hints(cls)
     fields = {name: _decoder(hints[name]) for name in _field_names(cls) or ()}
+    added = _added_fields(cls)
 
     def read(data: Any, place: str) -> Any:
         if not isinstance(data, dict):
             raise BadDataError(f"{place}: expected an object, found {_shown(data)}")
-        if data.keys() != fields.keys():
-            unknown, missing = sorted(data.keys() - fields.keys()), sorted(fields.keys() - data.keys())
+        unknown, missing = sorted(data.keys() - fields.keys()), sorted(fields.keys() - data.keys() - added)
+        if unknown or missing:
             fault = f"unknown key {unknown[0]!r}" if unknown else f"key {missing[0]!r} is missing"
             raise BadDataError(f"{place}: {fault}")
-        return cls(**{name: inner(data[name], f"{place}.{name}") for name, inner in fields.items()})
+        present = ((name, inner) for name, inner in fields.items() if name in data)
+        return cls(**{name: inner(data[name], f"{place}.{name}") for name, inner in present})
 
     return read
+
+
+def _added_fields(cls: Any) -> frozenset[str]:
+    if not dataclasses.is_dataclass(cls):
+        return frozenset()
+    return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("added"))
 
 
 def _shown(data: Any) -> str:
