@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from vmpack.model.gpu import idle_names
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Budget, GuestPlan, Offer, Reason, RememberedGuest
 from vmpack.model.settings import OfferSettings
@@ -25,7 +26,7 @@ def offer(
     claimed_bytes: int,
     settings: OfferSettings,
 ) -> Offer:
-    """The host's offer of memory. `kept_bytes` is held by VMs that may not be moved.
+    """The host's offer of memory and idle GPUs. `kept_bytes` is held by VMs that may not be moved.
 
     The chance of a shortage takes the VMs' use as independent and normally distributed about its recent mean:
     a first estimate, good for comparing hosts, too rosy where peaks coincide.
@@ -55,6 +56,7 @@ def offer(
                 },
             ),
         ),
+        gpus=tuple(name for gpu in snapshot.gpus for name in idle_names(gpu)),
     )
 
 

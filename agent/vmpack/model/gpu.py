@@ -25,6 +25,8 @@ class MigInstance:
 
     index: int
     """Among those of its GPU."""
+    gpu_instance: int | None = None
+    """The driver's number of the GPU instance that it lies in."""
     uuid: str | None = None
     name: str | None = None
     multiprocessors: int | None = None
@@ -49,6 +51,8 @@ class Vgpu:
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     utilization_ratio: float | None = None
+    gpu_instance: int | None = None
+    """The MIG GPU instance that it lies in; None for one that shares the whole GPU in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ def is_idle(part: Gpu | MigInstance) -> bool:
 def idle_names(gpu: Gpu) -> tuple[str, ...]:
     """Names of what could be given to one more user: the whole GPU, or its idle MIG instances."""
     if gpu.mig_enabled and gpu.fault is None:
+        if any(vgpu.gpu_instance is None for vgpu in gpu.vgpus):
+            return ()
         return tuple(part.uuid for part in gpu.mig_instances if part.uuid is not None and is_idle(part))
     name = gpu.name_for_use
     return (name,) if name is not None and not gpu.vgpus and is_idle(gpu) else ()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from vmpack.model.codec import ADDED
+from vmpack.model.gpu import Gpu
 from vmpack.model.guest import GuestSnapshot
 
 
@@ -82,3 +84,4 @@ class HostSnapshot:
     claims: tuple[Claim, ...] = ()
     frozen: bool = False
     """The administrator stopped all changes on this host."""
+    gpus: tuple[Gpu, ...] = field(default=(), metadata=ADDED)

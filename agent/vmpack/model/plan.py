@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
+from vmpack.model.codec import ADDED
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
@@ -54,6 +55,8 @@ class Offer:
     shortage_probability_ratio: float | None
     """Chance that the VMs' need exceeds the host if all of the offer is taken, within the reaction time."""
     reasons: tuple[Reason, ...]
+    gpus: tuple[str, ...] = field(default=(), metadata=ADDED)
+    """Idle GPUs and MIG instances: UUIDs, or PCI addresses of those that are set aside for passthrough."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class DomainFacts:
     exclusions: tuple[Exclusion, ...]
     policy: GuestPolicy
     policy_faults: tuple[str, ...]
+    host_devices: tuple[str, ...] = ()
+    """PCI addresses of the devices that it was given, and uuids of mediated ones."""
 
 
 def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
@@ -58,6 +60,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         exclusions=_exclusions(domain),
         policy=policy,
         policy_faults=faults,
+        host_devices=_host_devices(domain),
     )
 
 
@@ -102,6 +105,23 @@ def _has_passthrough(domain: Element) -> bool:
         "devices/disk[@type='nvme']",
     )
     return any(domain.find(path) is not None for path in pinning)
+
+
+def _host_devices(domain: Element) -> tuple[str, ...]:
+    found = [_device_name(address) for address in domain.iterfind("devices/hostdev/source/address")]
+    return tuple(name for name in found if name is not None)
+
+
+def _device_name(address: Element) -> str | None:
+    if address.get("uuid"):
+        return address.get("uuid")
+    try:
+        domain, bus, slot, function = (
+            int(address.get(part, ""), 16) for part in ("domain", "bus", "slot", "function")
+        )
+    except ValueError:
+        return None
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
 
 
 def _has_dedicated_cpus(domain: Element) -> bool:

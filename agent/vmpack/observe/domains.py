@@ -108,6 +108,8 @@ class DomainReader:
         self._changed: set[str] = set()
         self._balloons: dict[str, _SeenBalloon] = {}
         self._silent: set[tuple[str, int]] = set()
+        self.host_devices: Mapping[str, tuple[str, ...]] = {}
+        """By VM uuid, also of VMs that did not answer this time; a VM of which nothing is known is absent."""
         # Where libvirt sends no events, facts age out.
         for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT", "AGENT_LIFECYCLE"):
             hypervisor.watch(event, self._changed.add)
@@ -123,6 +125,7 @@ class DomainReader:
         """
         domains = self._ask_busy_again(self._bulk())
         facts, silent = self._read_facts(domains, time_s)
+        self.host_devices = {uuid: known.host_devices for uuid, known in facts.items()}
         # A VM that arrives gets its lasting definition at the very end.
         self._changed.update(d.uuid for d in domains if _waits_for_migration(d))
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]

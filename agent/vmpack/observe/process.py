@@ -57,6 +57,10 @@ class OverheadMeter:
         pages = _bytes(self._proc / f"{process.pid}/statm").split()[1:2] if process is not None else []
         return int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else None
 
+    def vm_of_pid(self) -> dict[int, str]:
+        """VM uuid by process id, of the VMs of the newest `measure`."""
+        return {process.pid: uuid for (uuid, _), process in self._known.items() if process is not None}
+
     def _search(self, vms: Collection[tuple[str, int]]) -> None:
         """Find the processes of VMs that were not found yet."""
         self._known = {vm: self._known.get(vm) for vm in vms}

@@ -13,10 +13,12 @@ from typing import Any
 
 from vmpack.clock import Clock
 from vmpack.hypervisor import Hypervisor
+from vmpack.model.gpu import Gpu
 from vmpack.model.guest import GuestSnapshot, RunState, VcpuTime
-from vmpack.model.host import Claim, HostSnapshot
+from vmpack.model.host import Claim, HostSnapshot, UnreadableGuest
 from vmpack.observe.balloon_stats import LARGEST_KIB, Sighting, date_report, read_stats
 from vmpack.observe.domains import DomainReader, DomainReading
+from vmpack.observe.gpu_users import GpuUsers
 from vmpack.observe.host import read_host
 from vmpack.observe.process import OverheadMeter
 from vmpack.units import KIB
@@ -37,6 +39,7 @@ class HostSource:
         frozen: Callable[[], bool],
         claims: Callable[[], tuple[Claim, ...]],
         guest_kills: Callable[[Sequence[str]], Mapping[str, int]] = lambda _uuids: {},
+        gpus: Callable[[GpuUsers], tuple[Gpu, ...]] = lambda _users: (),
         proc: Path = Path("/proc"),
         sys: Path = Path("/sys"),
         deadline_s: float = 2.0,
@@ -45,6 +48,7 @@ class HostSource:
         self.pretended_bytes = pretended_bytes
         """Of the next snapshots; a new configuration may change it."""
         self._guest_kills = guest_kills
+        self._gpus = gpus
         self._frozen = frozen
         self._claims = claims
         self._proc = proc
@@ -90,11 +94,18 @@ class HostSource:
             unreadable=unreadable,
             claims=self._claims(),
             frozen=self._frozen(),
+            gpus=self._gpus(self._gpu_users(unreadable)),
         )
 
     def read_again(self, uuid: str) -> None:
         """This VM was changed in a way of which libvirt tells nobody. May come from any thread."""
         self._domains.read_again(uuid)
+
+    def _gpu_users(self, unreadable: Sequence[UnreadableGuest]) -> GpuUsers:
+        devices = self._domains.host_devices
+        return GpuUsers(
+            self._overhead.vm_of_pid(), devices, all(guest.uuid in devices for guest in unreadable)
+        )
 
     def _guest(
         self,
