@@ -35,7 +35,7 @@ class Vm:
         self.job: dict[str, int] = {"type": 0}
         self.persistent = False
         self.periods: list[int] = []
-        self.metadata: list[str] = []
+        self.policies: list[str] = []
         self.aborts = 0
         self.downtimes_ms: list[int] = []
 
@@ -60,6 +60,9 @@ class Vm:
     def maxMemory(self) -> int:
         return NOMINAL // KIB
 
+    def metadata(self, _kind: int, _namespace: str) -> str:
+        raise error(libvirt.VIR_ERR_NO_DOMAIN_METADATA)
+
     def memoryStats(self) -> dict[str, int]:
         return {"actual": BALLOON // KIB}
 
@@ -82,7 +85,7 @@ class Vm:
 
     def setMetadata(self, _kind: int, text: str, *_more: Any) -> None:
         self.host.change()
-        self.metadata.append(text)
+        self.policies.append(text)
 
     def abortJob(self) -> None:
         self.aborts += 1

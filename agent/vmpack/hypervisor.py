@@ -25,6 +25,8 @@ from vmpack.errors import (
     UnavailableError,
     VmpackError,
 )
+from vmpack.model.policy_namespace import NOMINAL_ATTRIBUTE, POLICY_NAMESPACE, read_nominal
+from vmpack.units import KIB
 
 T = TypeVar("T")
 
@@ -239,6 +241,28 @@ def find_domain(connection: Any, uuid: str) -> Any:
     """The virDomain with this uuid on a connection. Raises GuestGoneError."""
     with translated(f"find the VM {uuid}"):
         return connection.lookupByUUIDString(uuid)
+
+
+def nominal_bytes(domain: Any) -> int:
+    """What the VM's owner was promised: what it was built with, or less where its metadata say so.
+
+    Raises as `translated` does.
+    """
+    import libvirt
+
+    with translated(f"read the sizes of {domain.name()}"):
+        built_bytes = int(domain.maxMemory()) * KIB
+        try:
+            text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, POLICY_NAMESPACE)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+                raise
+            return built_bytes
+    try:
+        told = ElementTree.fromstring(text).get(NOMINAL_ATTRIBUTE)
+        return built_bytes if told is None else min(built_bytes, read_nominal(told))
+    except (ElementTree.ParseError, ValueError):
+        return built_bytes
 
 
 def _on_event(_connection: Any, domain: Any, *details: Any) -> None:

@@ -25,6 +25,7 @@ DOMAIN_CALLS = (
     "jobStats",
     "maxMemory",
     "memoryStats",
+    "metadata",
     "setMemoryFlags",
     "setMemoryStatsPeriod",
     "state",

@@ -314,7 +314,7 @@ def test_what_did_not_come_along_is_set_again() -> None:
     (warning,) = outcome.warnings
     assert warning == "set again, for it did not come along: statistics period and policy"
     arrived = world.there.vms[UUID]
-    assert arrived.periods == [2] and arrived.metadata == ['<policy shares="2000" />']
+    assert arrived.periods == [2] and arrived.policies == ['<policy shares="2000" />']
 
     second = World()
     second.there.read_only = True

@@ -7,7 +7,7 @@ from typing import Any
 
 import libvirt
 import pytest
-from tests.fake_libvirt import SILENT, FakeDomain, FakeHypervisor
+from tests.fake_libvirt import SILENT, FakeDomain, FakeHypervisor, error
 from tests.fake_vms import FakeClock
 
 from vmpack.act.driver import LibvirtDriver
@@ -71,6 +71,9 @@ class OneDomain:
 
     def maxMemory(self) -> int:
         return 256 * 1024
+
+    def metadata(self, _kind: int, _namespace: str) -> str:
+        raise error(libvirt.VIR_ERR_NO_DOMAIN_METADATA)
 
     def memoryStats(self) -> dict[str, object]:
         return {"actual": self._claim_kib}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from vmpack.act.policy_xml import policy_xml
 from vmpack.errors import HypervisorError
-from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
+from vmpack.hypervisor import Hypervisor, find_domain, job_name, nominal_bytes, translated
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.policy_namespace import POLICY_NAMESPACE, POLICY_PREFIX
 from vmpack.units import KIB, format_bytes
@@ -114,7 +114,7 @@ def _live(connection: Any, uuid: str) -> Live:
     state, _reason = domain.state()
     return Live(
         balloon_bytes=_balloon_bytes(domain),
-        nominal_bytes=domain.maxMemory() * KIB,
+        nominal_bytes=nominal_bytes(domain),
         running=state in (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED),
         job=job_name(domain),
         paused=state == libvirt.VIR_DOMAIN_PAUSED,
@@ -124,9 +124,9 @@ def _live(connection: Any, uuid: str) -> Live:
 def _balloon_bytes(domain: Any) -> int:
     # Not info(): that follows the balloon by up to a second.
     with translated(f"read the balloon of {domain.name()}"):
-        actual_kib, nominal_kib = domain.memoryStats().get("actual"), domain.maxMemory()
+        actual_kib, built_kib = domain.memoryStats().get("actual"), domain.maxMemory()
     if actual_kib is None:
         raise HypervisorError(f"the VM {domain.name()} has no balloon", "give it a memballoon device")
     # The guest writes this number: an impossible one must not count as memory given or taken.
-    possible = type(actual_kib) is int and 0 < actual_kib <= nominal_kib
-    return int(actual_kib if possible else nominal_kib) * KIB
+    possible = type(actual_kib) is int and 0 < actual_kib <= built_kib
+    return int(actual_kib if possible else built_kib) * KIB

@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from vmpack.errors import GuestGoneError, HypervisorError, UsageError
-from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
+from vmpack.hypervisor import Hypervisor, find_domain, job_name, nominal_bytes, translated
 from vmpack.model.migration import Presence
 from vmpack.model.policy_namespace import POLICY_NAMESPACE, POLICY_PREFIX
 from vmpack.units import KIB
@@ -58,7 +58,7 @@ def find_migrant(hypervisor: Hypervisor, wanted: str) -> tuple[str, str, int]:
         for spelling in ("UUIDString", "name"):
             for domain in domains:
                 if getattr(domain, spelling)() == wanted:
-                    return domain.UUIDString(), domain.name(), domain.maxMemory() * KIB
+                    return domain.UUIDString(), domain.name(), nominal_bytes(domain)
         near = difflib.get_close_matches(wanted, [domain.name() for domain in domains], 3, 0.5)
         hint = f"there is {', '.join(near)}" if near else "`virsh list --all` names those there are"
         raise UsageError(f"no VM is named {wanted}", hint)
@@ -118,7 +118,7 @@ def _read(domain: Any) -> MigrantVm:
         presence=_presence(domain),
         job=job_name(domain),
         persistent=bool(domain.isPersistent()),
-        nominal_bytes=domain.maxMemory() * KIB,
+        nominal_bytes=nominal_bytes(domain),
         balloon_bytes=_balloon_bytes(domain),
         stats_period_s=0 if stats is None else int(stats.get("period", "0")),
         policy=None if policy is None else _plain(policy),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, tostring
 
 from vmpack.model.guest import GuestPolicy
-from vmpack.model.policy_namespace import POLICY_ELEMENT
+from vmpack.model.policy_namespace import NOMINAL_ATTRIBUTE, POLICY_ELEMENT
 
 
 def policy_xml(policy: GuestPolicy) -> str | None:
@@ -16,6 +16,7 @@ def policy_xml(policy: GuestPolicy) -> str | None:
         "headroom": None if policy.headroom_ratio is None else repr(policy.headroom_ratio),
         "opt_out": "yes" if policy.opt_out else None,
         "hold_until": None if policy.hold_until_s is None else repr(policy.hold_until_s),
+        NOMINAL_ATTRIBUTE: None if policy.nominal_bytes is None else str(policy.nominal_bytes),
     }
     present = {name: text for name, text in settings.items() if text is not None}
     return tostring(Element(POLICY_ELEMENT, present), encoding="unicode") if present else None

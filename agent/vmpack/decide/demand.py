@@ -4,7 +4,8 @@
     minimum = bare + what it will rise until the next change takes effect
     wanted  = minimum + elastic headroom
 
-All are balloon sizes, at most nominal. Silence is need: see `_silent`.
+All are balloon sizes, at most nominal: a VM that has more (its owner was resized) keeps of that what it uses
+and gets no more. Silence is need: see `_silent`.
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes, bra
     floor = guest.policy.floor_bytes
     if floor is None:
         floor = limits.floor_bytes
+    nominal, balloon = guest.nominal_bytes, guest.balloon_bytes
+    if floor > nominal:
+        floor = nominal
     if known.learned_floor_bytes is not None and known.learned_floor_bytes > floor:
-        floor = known.learned_floor_bytes
+        floor = min(known.learned_floor_bytes, max(nominal, balloon))
     if known.kill_floor_until_s is not None:
-        floor = max(floor, guest.balloon_bytes if braked else guest.nominal_bytes)
-    return floor if floor < guest.nominal_bytes else guest.nominal_bytes
+        floor = max(floor, min(balloon, nominal) if braked else nominal)
+    return floor
 
 
 def ceiling_bytes(guest: GuestSnapshot, known: RememberedGuest | None) -> int:
@@ -191,9 +195,9 @@ def _need(
         least = use.hidden_need_bytes
         hungry = True
         rule = "guest_has_no_free_memory"
-    nominal = guest.nominal_bytes
-    bare, minimum = _whole_grains(bare, floor, nominal), _whole_grains(least, floor, nominal)
-    wanted = _whole_grains(least + elastic, floor, nominal)
+    bare = _whole_grains(bare, floor, max(guest.nominal_bytes, guest.balloon_bytes))
+    most = max(guest.nominal_bytes, bare)
+    minimum, wanted = _whole_grains(least, floor, most), _whole_grains(least + elastic, floor, most)
     if not fresh:
         rule = "statistics_are_old"
         balloon = guest.balloon_bytes
@@ -201,8 +205,8 @@ def _need(
     return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, hungry)
 
 
-def _whole_grains(size_bytes: int, floor: int, nominal: int) -> int:
+def _whole_grains(size_bytes: int, floor: int, most: int) -> int:
     if size_bytes <= floor:
         return floor
     size = -(-size_bytes // GRAIN_BYTES) * GRAIN_BYTES
-    return size if size < nominal else nominal
+    return size if size < most else most

@@ -41,7 +41,7 @@ def counts_balloon(guest: GuestSnapshot, stats: MemoryStats, peak_bytes: int) ->
     of what the balloon took.
     None when the balloon has taken nothing, so nothing can be told.
     """
-    taken = guest.nominal_bytes - guest.balloon_bytes
+    taken = guest.built_bytes - guest.balloon_bytes
     if taken <= 0:
         return None
     if stats.available_bytes > guest.balloon_bytes:
@@ -245,8 +245,8 @@ def _use(
     if settled or before is None:
         told = counts_balloon(guest, stats, peak_bytes)
         counts = counts if told is None else told
-        kernel = (guest.nominal_bytes if counts else balloon) - available
-        used = used_bytes(available, usable, guest.nominal_bytes - balloon, bool(counts))
+        kernel = (guest.built_bytes if counts else balloon) - available
+        used = used_bytes(available, usable, guest.built_bytes - balloon, bool(counts))
         return used, kernel if kernel > 0 else 0, counts
     if not (guest.autodeflate if counts is None else counts):
         return used_bytes(available, usable, 0, False), before.kernel_bytes, counts

@@ -73,7 +73,7 @@ def _place(
     held = known.promised_bytes or guest.balloon_bytes
     if uuids is None:
         return _Place(guest, known, held, max(held, ceiling_bytes(guest, known)))
-    return _Place(guest, known, held, guest.nominal_bytes if guest.uuid in uuids else None)
+    return _Place(guest, known, held, max(held, guest.nominal_bytes) if guest.uuid in uuids else None)
 
 
 def _targets(places: list[_Place], room: int, shares: int) -> list[int]:

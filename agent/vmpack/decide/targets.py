@@ -44,7 +44,9 @@ def _divided(movable: Sequence[Seat], spendable: int, shares: Sequence[int]) -> 
     stay where they are while it eats; it gets no more than it wants now.
     """
     least = [min(seat.guest.balloon_bytes, seat.need.bare_bytes) for seat in movable]
-    most = [seat.guest.nominal_bytes if seat.need.hungry else seat.need.minimum_bytes for seat in movable]
+    most = [
+        max(seat.need.minimum_bytes, seat.guest.nominal_bytes if seat.need.hungry else 0) for seat in movable
+    ]
     caps = [seat.need.wanted_bytes if seat.need.hungry else seat.need.minimum_bytes for seat in movable]
     return fill_capped(spendable, least, most, caps, shares)
 

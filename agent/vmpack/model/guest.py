@@ -32,6 +32,8 @@ class GuestPolicy:
     """Leave this VM alone."""
     hold_until_s: float | None = None
     """Wall-clock time (Unix seconds) until which the VM is left alone; infinity is written as 1e18."""
+    nominal_bytes: int | None = None
+    """What the cloud promised its owner: the ceiling where the VM was built with more. The cloud's to set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +103,10 @@ class GuestSnapshot:
     """Processes that the guest's kernel killed for want of memory, counted since its boot; None: not told."""
     policy_faults: tuple[str, ...] = ()
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""
+    maximum_bytes: int | None = None
+    """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
+
+    @property
+    def built_bytes(self) -> int:
+        """What the VM was built with: what its kernel counts, less what the balloon has."""
+        return self.nominal_bytes if self.maximum_bytes is None else self.maximum_bytes

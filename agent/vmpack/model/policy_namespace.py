@@ -1,5 +1,7 @@
 """How a VM's policy is named in libvirt's domain metadata; observe/ reads it, act/ writes it."""
 
+from __future__ import annotations
+
 POLICY_NAMESPACE = "urn:vmpack:vm:1"
 POLICY_PREFIX = "vmpack"
 POLICY_ELEMENT = "policy"
@@ -8,3 +10,15 @@ SHARES_LARGEST = 100_000
 HEADROOM_LARGEST_RATIO = 5.0
 HOLD_UNTIL_LARGEST_S = 1e18
 """Stands for "until the hold is lifted"."""
+NOMINAL_ATTRIBUTE = "nominal"
+NOMINAL_LARGEST_BYTES = 2**60
+
+
+def read_nominal(text: str) -> int:
+    """The value of the attribute `nominal`: bytes, plain. Raises ValueError."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        raise ValueError(text)
+    size_bytes = int(text)
+    if not 0 < size_bytes <= NOMINAL_LARGEST_BYTES:
+        raise ValueError(text)
+    return size_bytes

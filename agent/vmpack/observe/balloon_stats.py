@@ -1,7 +1,8 @@
 """What a guest's balloon driver reported, checked: a guest can send anything.
 
 Called by source.py for every VM and interval. Pure. Promises that a MemoryStats made here is possible
-(no negative size, no more usable than available, no more available than nominal) and never from the future.
+(no negative size, no more usable than available, no more available than the VM was built with) and never
+from the future.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def date_report(
 
 
 def read_stats(
-    stats: Mapping[str, Any], nominal_bytes: int, sampled_s: float
+    stats: Mapping[str, Any], built_bytes: int, sampled_s: float
 ) -> tuple[MemoryStats | None, str | None]:
     """The report in libvirt's bulk statistics, None and the fault, or None and None without one."""
     values: dict[str, int | None] = {}
@@ -64,7 +65,7 @@ def read_stats(
     available, usable, unused = values["available"], values["usable"], values["unused"]
     if available is None or usable is None:
         return None, None if available is usable else "the driver does not report what is usable"
-    fault = _impossible(available, usable, unused, nominal_bytes)
+    fault = _impossible(available, usable, unused, built_bytes)
     if fault is not None:
         return None, fault
     return MemoryStats(
@@ -80,11 +81,11 @@ def read_stats(
     ), None
 
 
-def _impossible(available: int, usable: int, unused: int | None, nominal: int) -> str | None:
+def _impossible(available: int, usable: int, unused: int | None, built: int) -> str | None:
     if available == 0:
         return "available is 0"
-    if available > nominal:
-        return f"available ({available} B) is above nominal ({nominal} B)"
+    if available > built:
+        return f"available ({available} B) is above what the VM was built with ({built} B)"
     if usable > available:
         return f"usable ({usable} B) is above available ({available} B)"
     if unused is not None and unused > available:

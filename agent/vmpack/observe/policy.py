@@ -16,9 +16,11 @@ from vmpack.model.policy_namespace import (
     FLOOR_LARGEST_BYTES,
     HEADROOM_LARGEST_RATIO,
     HOLD_UNTIL_LARGEST_S,
+    NOMINAL_ATTRIBUTE,
     POLICY_ELEMENT,
     POLICY_NAMESPACE,
     SHARES_LARGEST,
+    read_nominal,
 )
 from vmpack.units import parse_bytes
 
@@ -85,4 +87,5 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "headroom": ("headroom_ratio", _headroom, f"a ratio from 0 to {HEADROOM_LARGEST_RATIO:g}"),
     "opt_out": ("opt_out", _opt_out, "yes or no"),
     "hold_until": ("hold_until_s", _hold_until, "a Unix time in seconds"),
+    NOMINAL_ATTRIBUTE: ("nominal_bytes", read_nominal, "a number of bytes"),
 }

@@ -69,7 +69,7 @@ class HostSource:
         time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
         host = read_host(self._proc, self._sys)
         overhead = self._overhead.measure(
-            {(r.uuid, r.run): _nominal_bytes(r) for r in readings if not r.live.is_incoming}
+            {(r.uuid, r.run): _built_bytes(r) for r in readings if not r.live.is_incoming}
         )
         kills = self._guest_kills(_by_urgency(readings))
         guests = tuple(
@@ -119,13 +119,14 @@ class HostSource:
         # What has arrived of an incoming VM must not count as the host's own use beside its balloon.
         incoming = reading.live.is_incoming
         rss_bytes = self._overhead.rss_bytes(reading.uuid) if incoming else _kib(stats, "balloon.rss")
-        nominal_bytes = _nominal_bytes(reading)
-        balloon_bytes, balloon_fault = _balloon_bytes(reading, nominal_bytes)
+        built_bytes = _built_bytes(reading)
+        nominal_bytes = min(built_bytes, facts.policy.nominal_bytes or built_bytes)
+        balloon_bytes, balloon_fault = _balloon_bytes(reading, built_bytes, nominal_bytes)
         sighting, fault = date_report(stats, self._sightings.get(reading.uuid), time_s, wall_s)
         report = None
         if sighting is not None:
             self._sightings[reading.uuid] = sighting
-            report, fault = read_stats(stats, nominal_bytes, sighting.sampled_s)
+            report, fault = read_stats(stats, built_bytes, sighting.sampled_s)
         if balloon_fault is not None:
             report, fault = None, balloon_fault
         self._tell_policy_faults(reading)
@@ -149,6 +150,7 @@ class HostSource:
             policy=facts.policy,
             oom_kills=oom_kills,
             policy_faults=facts.policy_faults,
+            maximum_bytes=built_bytes if built_bytes > nominal_bytes else None,
         )
 
     def _tell_policy_faults(self, reading: DomainReading) -> None:
@@ -169,17 +171,17 @@ def _by_urgency(readings: Sequence[DomainReading]) -> list[str]:
     return [r.uuid for r in sorted(running, key=lambda r: (_kib(r.stats, "balloon.usable") or 0, r.uuid))]
 
 
-def _nominal_bytes(reading: DomainReading) -> int:
+def _built_bytes(reading: DomainReading) -> int:
     return _kib(reading.stats, "balloon.maximum") or reading.facts.memory_bytes
 
 
-def _balloon_bytes(reading: DomainReading, nominal_bytes: int) -> tuple[int, str | None]:
+def _balloon_bytes(reading: DomainReading, built_bytes: int, nominal_bytes: int) -> tuple[int, str | None]:
     """The balloon's size and no fault; nominal and the fault where the guest claims an impossible size."""
     live_kib = reading.live.balloon_kib
     told = reading.stats.get("balloon.current") if live_kib is None else live_kib
     if told is None or not reading.facts.has_balloon:
         return nominal_bytes, None
-    if type(told) is not int or not 0 < told * KIB <= nominal_bytes:
+    if type(told) is not int or not 0 < told * KIB <= built_bytes:
         return nominal_bytes, f"the size of the balloon is {told!r:.40} KiB; nominal is assumed"
     return told * KIB, None
 
