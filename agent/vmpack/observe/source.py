@@ -121,7 +121,7 @@ class HostSource:
         rss_bytes = self._overhead.rss_bytes(reading.uuid) if incoming else _kib(stats, "balloon.rss")
         built_bytes = _built_bytes(reading)
         nominal_bytes = min(built_bytes, facts.policy.nominal_bytes or built_bytes)
-        balloon_bytes, balloon_fault = _balloon_bytes(reading, built_bytes, nominal_bytes)
+        balloon_bytes, balloon_fault = _balloon_bytes(reading, built_bytes)
         sighting, fault = date_report(stats, self._sightings.get(reading.uuid), time_s, wall_s)
         report = None
         if sighting is not None:
@@ -175,14 +175,14 @@ def _built_bytes(reading: DomainReading) -> int:
     return _kib(reading.stats, "balloon.maximum") or reading.facts.memory_bytes
 
 
-def _balloon_bytes(reading: DomainReading, built_bytes: int, nominal_bytes: int) -> tuple[int, str | None]:
-    """The balloon's size and no fault; nominal and the fault where the guest claims an impossible size."""
+def _balloon_bytes(reading: DomainReading, built_bytes: int) -> tuple[int, str | None]:
+    """The balloon's size and no fault; the whole VM and the fault where the guest claims an impossible size."""
     live_kib = reading.live.balloon_kib
     told = reading.stats.get("balloon.current") if live_kib is None else live_kib
     if told is None or not reading.facts.has_balloon:
-        return nominal_bytes, None
+        return built_bytes, None
     if type(told) is not int or not 0 < told * KIB <= built_bytes:
-        return nominal_bytes, f"the size of the balloon is {told!r:.40} KiB; nominal is assumed"
+        return built_bytes, f"the size of the balloon is {told!r:.40} KiB; nominal is assumed"
     return told * KIB, None
 
 
