@@ -176,13 +176,13 @@ def _built_bytes(reading: DomainReading) -> int:
 
 
 def _balloon_bytes(reading: DomainReading, built_bytes: int) -> tuple[int, str | None]:
-    """The balloon's size and no fault; the whole VM and the fault where the guest claims an impossible size."""
+    """The balloon's size and no fault; the whole VM and the fault where the guest claims an impossible one."""
     live_kib = reading.live.balloon_kib
     told = reading.stats.get("balloon.current") if live_kib is None else live_kib
     if told is None or not reading.facts.has_balloon:
         return built_bytes, None
     if type(told) is not int or not 0 < told * KIB <= built_bytes:
-        return built_bytes, f"the size of the balloon is {told!r:.40} KiB; nominal is assumed"
+        return built_bytes, f"the size of the balloon is {told!r:.40} KiB; no balloon is assumed"
     return told * KIB, None
 
 
