@@ -8,7 +8,8 @@ no message.
 
 from __future__ import annotations
 
-import time
+import queue
+import threading
 import xmlrpc.client
 from collections.abc import Callable
 from typing import Any
@@ -133,37 +134,59 @@ def _timed(endpoint: str, timeout_s: float) -> Callable[..., tuple[Any, ...]]:
     # A proxy of the environment is not for this very machine.
     session.trust_env = urlsplit(endpoint).hostname not in ("localhost", "127.0.0.1", "::1")
 
+    def fetched(body: bytes) -> bytes:
+        with session.post(
+            endpoint,
+            data=body,
+            headers={"Content-Type": "text/xml"},
+            timeout=(min(CONNECT_TIME_S, timeout_s), timeout_s),
+            stream=True,
+            allow_redirects=False,
+        ) as answer:
+            if answer.status_code != requests.codes.ok:
+                raise _Failed(f"HTTP status {answer.status_code}")
+            parts, size_bytes = [], 0
+            for part in answer.iter_content(_CHUNK_BYTES):
+                parts.append(part)
+                size_bytes += len(part)
+                if size_bytes > ANSWER_LARGEST_BYTES:
+                    raise _Failed(f"it has more than {ANSWER_LARGEST_BYTES} bytes")
+            return b"".join(parts)
+
     def request(_host: str, _handler: str, body: bytes, verbose: bool = False) -> tuple[Any, ...]:
-        target = xmlrpc.client.Unmarshaller()
-        parser = DefusedExpatParser(target, forbid_dtd=True)
-        end_s = time.monotonic() + timeout_s
         try:
-            with session.post(
-                endpoint,
-                data=body,
-                headers={"Content-Type": "text/xml"},
-                timeout=(min(CONNECT_TIME_S, timeout_s), timeout_s),
-                stream=True,
-                allow_redirects=False,
-            ) as answer:
-                if answer.status_code != requests.codes.ok:
-                    raise _Failed(f"HTTP status {answer.status_code}")
-                size_bytes = 0
-                for chunk in answer.iter_content(_CHUNK_BYTES):
-                    size_bytes += len(chunk)
-                    if size_bytes > ANSWER_LARGEST_BYTES:
-                        raise _Failed(f"more than {ANSWER_LARGEST_BYTES} bytes")
-                    if time.monotonic() > end_s:
-                        raise _Failed(f"it was not whole within {timeout_s:g} s")
-                    parser.feed(chunk)
-        except requests.Timeout as error:
+            answer = _within(timeout_s, lambda: fetched(body))
+        except (requests.Timeout, TimeoutError) as error:
             raise _Failed(f"none within {timeout_s:g} s") from error
         except requests.RequestException as error:
             raise _Failed(_cause(error)) from error
+        target = xmlrpc.client.Unmarshaller()
+        parser = DefusedExpatParser(target, forbid_dtd=True)
+        parser.feed(answer)
         parser.close()
         return target.close()
 
     return request
+
+
+def _within(seconds: float, work: Callable[[], bytes]) -> bytes:
+    """What `work` gives; TimeoutError after so long: names that do not resolve, bytes that only drip."""
+    results: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put(work())
+        except Exception as error:  # noqa: BLE001  # it is raised again below
+            results.put(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _cause(error: BaseException) -> str:

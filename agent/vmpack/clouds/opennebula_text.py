@@ -1,0 +1,22 @@
+"""Template text for oned: NAME="value" lines. Called by opennebula.py for everything that it writes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from vmpack.errors import CloudError
+
+_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
+_VALUE = re.compile(r"[ !#-\[^-~]{0,256}\Z")
+"""Printable ASCII without quote and backslash."""
+
+
+def template_text(values: Mapping[str, str]) -> str:
+    """The text. Raises CloudError for what oned's grammar would read as something else."""
+    for name, value in values.items():
+        if not _NAME.match(name) or not _VALUE.match(value) or "]]>" in value:
+            raise CloudError(
+                f"{name}={value!r:.80} cannot be written to OpenNebula", "this is vmpack's mistake"
+            )
+    return "".join(f'{name}="{value}"\n' for name, value in values.items())
