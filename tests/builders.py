@@ -7,6 +7,7 @@ from typing import Any
 
 from vmpack.model.guest import GuestPolicy, GuestSnapshot, MemoryStats
 from vmpack.model.host import HostSnapshot, UnreadableGuest
+from vmpack.model.machine import Machine
 from vmpack.model.plan import Plan
 from vmpack.model.settings import Settings
 from vmpack.units import GIB, MIB
@@ -14,6 +15,7 @@ from vmpack.units import GIB, MIB
 KERNEL_MIB = 38
 OVERHEAD_MIB = 100
 NOW_S = 1000.0
+MACHINE = Machine(cpus=8, cpu_mhz=2400, cgroups_version=2)
 
 
 def guest(

@@ -25,6 +25,7 @@ from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
+from vmpack.model.settings import GrantSettings
 from vmpack.publish.publisher import Publisher
 from vmpack.units import MIB
 
@@ -138,6 +139,8 @@ class AgentInMemory:
         self.publisher = Publisher(
             folder / "run",
             folder / "state",
+            machine=builders.MACHINE,
+            grant=GrantSettings(),
             version="9.9.9",
             textfile_path=folder / "textfile" / "vmpack.prom",
             journal_cap_bytes=8 * MIB,

@@ -1,73 +1,65 @@
-"""Probe texts, read back by a small parser of OpenNebula's template syntax."""
+"""Probe texts, read back by the double of OpenNebula's parser."""
 
 import base64
 import dataclasses
-import re
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import intervals
+from tests import builders, intervals
+from tests.opennebula import template
 
 from vmpack.model.interval import Interval
 from vmpack.model.plan import Reason
-from vmpack.publish.probe_text import CATEGORIES, render
+from vmpack.model.settings import GrantSettings
+from vmpack.publish.probe_text import CATEGORIES, ProbeSettings, render
+from vmpack.units import GIB, KIB
 
-VALUE = r'"((?:[^"\\]|\\"|\\(?!"))*)"'
-SINGLE = re.compile(rf"([A-Za-z0-9_]+)\s*=\s*{VALUE}[ \t]*\n")
-VECTOR = re.compile(r"([A-Za-z0-9_]+)\s*=\s*\[((?:[^\]\"]|\"[^\"]*\")*)\][ \t]*\n")
-PAIR = re.compile(rf"\s*([A-Za-z0-9_]+)\s*=\s*{VALUE}\s*(,|\Z)")
+MOST_DATAGRAM_BYTES = 60_000
+SETTINGS = ProbeSettings(builders.MACHINE, GrantSettings(), intervals.VERSION, observe_only=False)
 
 
-def parse(text: str) -> list[tuple[str, str | dict[str, str]]]:
-    """What OpenNebula's parser takes, in order; a rest is a syntax error, which rejects the whole."""
-    assert text == "" or text.endswith("\n")
-    assert text.isascii()
-    assert "]]>" not in text
-    found: list[tuple[str, str | dict[str, str]]] = []
-    at = 0
-    while at < len(text):
-        if single := SINGLE.match(text, at):
-            found.append((single[1], single[2]))
-            at = single.end()
-        elif vector := VECTOR.match(text, at):
-            found.append((vector[1], pairs(vector[2])))
-            at = vector.end()
-        else:
-            raise AssertionError(f"syntax error at {text[at : at + 60]!r}")
+def rendered(interval: Interval, **changes: object) -> dict[str, str]:
+    """The texts, which must be what a probe may print."""
+    texts = render(interval, dataclasses.replace(SETTINGS, **changes))
+    assert all(text.isascii() and (not text or text.endswith("\n")) for text in texts.values())
+    return texts
+
+
+def host_values(interval: Interval, **changes: object) -> dict[str, template.Value]:
+    """What OpenNebula takes from host/system."""
+    return dict(template.parse(rendered(interval, **changes)["host-system"]))
+
+
+def vm_values(interval: Interval) -> dict[str, dict[str, template.Value]]:
+    """What OpenNebula takes from vm/snapshot, by VM id."""
+    found = {}
+    for block in template.vectors(template.parse(rendered(interval)["vm-snapshot"]), "VM"):
+        monitor = base64.b64decode(block["MONITOR"], validate=True).decode("ascii")
+        found[block["ID"]] = dict(template.parse(monitor))
     return found
 
 
-def pairs(body: str) -> dict[str, str]:
-    """The inside of NAME=[ ... ]."""
-    found: dict[str, str] = {}
-    at = 0
-    while body[at:].strip():
-        pair = PAIR.match(body, at)
-        assert pair is not None, f"syntax error in a vector at {body[at:]!r}"
-        found[pair[1]] = pair[2]
-        at = pair.end()
-    return found
-
-
-def monitor(block: str | dict[str, str]) -> dict[str, str | dict[str, str]]:
-    """The values inside one VM's MONITOR."""
-    assert isinstance(block, dict)
-    return dict(parse(base64.b64decode(block["MONITOR"], validate=True).decode("ascii")))
-
-
-def rendered(interval: Interval, observe_only: bool = False) -> dict[str, str]:
-    return render(interval, intervals.VERSION, observe_only)
+def packed_turn() -> Interval:
+    """A turn in which something is packed and offered."""
+    turn, _ = intervals.history_of(5)[-1]
+    assert turn.plan.offer.packed_bytes > 0 and turn.plan.offer.memory_bytes > 0
+    return turn
 
 
 def test_host_values_are_in_kib() -> None:
     """The scheduler reads these: bytes in place of KiB would promise a thousandfold of the room."""
-    turn, _ = intervals.history_of(5)[-1]
-    values = dict(parse(rendered(turn)["host-system"]))
-    assert turn.plan.offer.packed_bytes > 0
-    assert values == {
-        "PACKEDMEMORY": str(turn.plan.offer.packed_bytes // 1024),
-        "OFFEREDMEMORY": str(turn.plan.offer.memory_bytes // 1024),
+    turn = packed_turn()
+    values = host_values(turn)
+    assert {name: value for name, value in values.items() if not name.startswith("GPU")} == {
+        "HYPERVISOR": "kvm",
+        "TOTALCPU": "800",
+        "CPUSPEED": "2400",
+        "TOTALMEMORY": str(turn.snapshot.memory_total_bytes // KIB),
+        "CGROUPS_VERSION": "2",
+        "PACKEDMEMORY": str(turn.plan.offer.packed_bytes // KIB),
+        "OFFEREDMEMORY": str(turn.plan.offer.memory_bytes // KIB),
         "VMPACK_STATE": "ACTIVE",
         "VMPACK_VERSION": intervals.VERSION,
     }
@@ -80,54 +72,95 @@ def test_host_values_are_in_kib() -> None:
 def test_state_tells_why_nothing_changes(frozen: bool, observe_only: bool, state: str) -> None:
     """An administrator sees in the cloud itself that a host was frozen or only watches."""
     turn = intervals.interval(intervals.guest(), frozen=frozen)
-    assert dict(parse(rendered(turn, observe_only)["host-system"]))["VMPACK_STATE"] == state
+    assert host_values(turn, observe_only=observe_only)["VMPACK_STATE"] == state
+
+
+def test_a_pretended_host_has_its_pretended_size() -> None:
+    """A host that keeps memory for other things must not have it sold by the cloud."""
+    turn = intervals.interval(intervals.guest())
+    small = dataclasses.replace(turn.snapshot, pretended_bytes=3 * GIB)
+    turn = dataclasses.replace(turn, snapshot=small)
+    assert host_values(turn)["TOTALMEMORY"] == str(3 * GIB // KIB)
+
+
+@pytest.mark.parametrize(("factor", "offered"), [(0.5, None), (1.0, None), (0.0, None), (1.0, GIB // 1024)])
+def test_the_probe_may_grant_a_share_of_what_is_packed(factor: float, offered: int | None) -> None:
+    """Where the administrator chose the probe, capacity grows by that share, and never beyond the offer."""
+    turn = packed_turn()
+    if offered is not None:
+        offer = dataclasses.replace(turn.plan.offer, memory_bytes=offered)
+        turn = dataclasses.replace(turn, plan=dataclasses.replace(turn.plan, offer=offer))
+    expected = min(int(factor * turn.plan.offer.packed_bytes), turn.plan.offer.memory_bytes)
+    values = host_values(turn, grant=GrantSettings("probe", factor))
+    assert values["TOTALMEMORY"] == str((turn.snapshot.memory_total_bytes + expected) // KIB)
+
+
+def test_by_default_the_probe_grants_nothing() -> None:
+    """With RESERVED_MEM as the way, a raised TOTALMEMORY would grant the same memory twice."""
+    turn = packed_turn()
+    assert host_values(turn)["TOTALMEMORY"] == str(turn.snapshot.memory_total_bytes // KIB)
 
 
 def test_empty_host_prints_zeros() -> None:
     """OpenNebula keeps a name that is no longer printed for ever, so an empty host must say 0."""
     texts = rendered(intervals.interval())
     assert tuple(texts) == CATEGORIES
-    assert dict(parse(texts["host-system"]))["PACKEDMEMORY"] == "0"
+    assert template.first(template.parse(texts["host-system"]), "PACKEDMEMORY") == "0"
     assert texts["vm-snapshot"] == ""
 
 
-def test_every_vm_has_its_block() -> None:
-    """A VM is found by its uuid, and its owner sees nominal, balloon and what is packed."""
-    turn = intervals.interval(intervals.guest(1), intervals.guest(2, used=40))
+def test_every_vm_of_opennebula_has_its_block() -> None:
+    """OpenNebula passes over a VM without its number, so its owner would never see what is packed."""
+    turn = intervals.interval(intervals.guest(1, "one-41"), intervals.guest(2, "one-7", used=40))
     assert all(len({reason.rule for reason in plan.reasons}) > 1 for plan in turn.plan.guests)
-    blocks = parse(rendered(turn)["vm-snapshot"])
-    assert [name for name, _ in blocks] == ["VM", "VM"]
-    for (_, block), guest, plan in zip(blocks, turn.snapshot.guests, turn.plan.guests, strict=True):
-        assert isinstance(block, dict)
-        assert (block["ID"], block["DEPLOY_ID"]) == ("-1", guest.uuid)
-        assert monitor(block) == {
-            "REALMEMORY": str(guest.balloon_bytes // 1024),
-            "MAXMEMORY": str(guest.nominal_bytes // 1024),
-            "PACKEDMEMORY": str((guest.nominal_bytes - guest.balloon_bytes) // 1024),
-            "VMPACK_FLOOR": str(plan.floor_bytes // 1024),
-            "VMPACK_TARGET": str(plan.target_bytes // 1024),
+    found = vm_values(turn)
+    assert set(found) == {"41", "7"}
+    for guest, plan in zip(turn.snapshot.guests, turn.plan.guests, strict=True):
+        assert found[guest.name.removeprefix("one-")] == {
+            "REALMEMORY": str(guest.balloon_bytes // KIB),
+            "MAXMEMORY": str(guest.nominal_bytes // KIB),
+            "PACKEDMEMORY": str((guest.nominal_bytes - guest.balloon_bytes) // KIB),
+            "VMPACK_FLOOR": str(plan.floor_bytes // KIB),
+            "VMPACK_TARGET": str(plan.target_bytes // KIB),
             "VMPACK_STATE": plan.verdict.upper(),
             "VMPACK_REASON": plan.reasons[-1].rule,
         }
 
 
+@pytest.mark.parametrize(
+    "name", ["web-1", "one-", "one-1x", "xone-1", "one-1\n", "one-\u0661", "ONE-1"]
+)
+def test_other_vms_are_left_out(name: str) -> None:
+    """A VM that somebody made by hand must never pass for another one of the cloud's."""
+    assert vm_values(intervals.interval(intervals.guest(1, name))) == {}
+
+
+def test_a_silent_vm_says_so() -> None:
+    """OpenNebula never forgets: without a word, a hung VM would go on looking as it did."""
+    turn = intervals.interval(intervals.guest(1, "one-1"))
+    seen = dataclasses.replace(turn.snapshot, guests=(), unreadable=(builders.unreadable("one-1", 100),))
+    found = vm_values(dataclasses.replace(turn, snapshot=seen))
+    assert found["1"] == {
+        "REALMEMORY": str(100 * KIB),
+        "VMPACK_STATE": "UNREADABLE",
+        "VMPACK_REASON": "no_answer",
+    }
+
+
 @given(st.text(min_size=1), st.text(), st.text())
 def test_no_text_breaks_the_syntax(name: str, version: str, rule: str) -> None:
     """One syntax error puts the host in ERROR: whatever a VM is called, the text still parses."""
-    turn = intervals.interval(intervals.guest(1, name))
-    plan = turn.plan.guests[0]._replace(reasons=(Reason(rule),))
-    turn = dataclasses.replace(turn, plan=dataclasses.replace(turn.plan, guests=(plan,)))
-    texts = render(turn, version, False)
-    assert len(parse(texts["host-system"])) == 4
-    blocks = parse(texts["vm-snapshot"])
-    assert len(blocks) == 1
-    assert len(monitor(blocks[0][1])) == 7
+    turn = intervals.interval(intervals.guest(1, name), intervals.guest(2, "one-2"))
+    plans = tuple(plan._replace(reasons=(Reason(rule),)) for plan in turn.plan.guests)
+    turn = dataclasses.replace(turn, plan=dataclasses.replace(turn.plan, guests=plans))
+    values = host_values(turn, version=version)
+    assert {"TOTALMEMORY", "PACKEDMEMORY", "VMPACK_STATE", "VMPACK_VERSION"} <= values.keys()
+    assert len(vm_values(turn)["2"]) == 7
 
 
-def test_an_impossible_uuid_is_left_out() -> None:
-    """A uuid is printed as it is, so one that is none must not reach the text."""
-    turn = intervals.interval(
-        intervals.guest(1), dataclasses.replace(intervals.guest(2), uuid='x" ] RESERVED_MEM="0')
-    )
-    blocks = parse(rendered(turn)["vm-snapshot"])
-    assert [block["DEPLOY_ID"] for _, block in blocks if isinstance(block, dict)] == [intervals.uuid_of(1)]
+def test_four_hundred_vms_fit_into_a_datagram() -> None:
+    """More than a datagram holds does not arrive at all, and monitoring of every VM stops."""
+    sizes = [intervals.guest(n, f"one-{1000 + n * 37}", used=20 + n * 7 % 90) for n in range(400)]
+    text = rendered(intervals.interval(*sizes))["vm-snapshot"]
+    assert text.count("VM=[") == 400
+    assert len(base64.b64encode(zlib.compress(text.encode()))) < MOST_DATAGRAM_BYTES

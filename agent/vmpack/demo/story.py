@@ -29,6 +29,8 @@ from vmpack.lab.lab import Lab, LabGuest
 from vmpack.model.action import SetMemory
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Remembered
+from vmpack.model.settings import GrantSettings
+from vmpack.observe.machine import read_machine
 from vmpack.observe.source import HostSource
 from vmpack.publish.publisher import Publisher
 from vmpack.replay.replayer import replay
@@ -242,6 +244,8 @@ class Story:
         publisher = Publisher(
             self._keep_dir,
             self._keep_dir,
+            machine=read_machine(),
+            grant=GrantSettings(),
             version=__version__,
             textfile_path=self._keep_dir / "vmpack.prom",
             journal_cap_bytes=64 * MIB,

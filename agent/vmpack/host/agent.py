@@ -27,6 +27,7 @@ from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
 from vmpack.model.interval import AgentStatus
+from vmpack.observe.machine import read_machine
 from vmpack.observe.source import HostSource
 from vmpack.publish.publisher import Publisher
 from vmpack.units import format_bytes, format_seconds
@@ -104,7 +105,7 @@ class Agent:
             server.start()
             at_end.callback(server.stop)
             watcher = threading.Thread(
-                target=self._watch_signals, args=(loop, parts.source), name="signals", daemon=True
+                target=self._watch_signals, args=(loop, parts.source, publisher), name="signals", daemon=True
             )
             watcher.start()
             try:
@@ -171,11 +172,11 @@ class Agent:
             observing = "observing: " if status.observe_only else ""
             self._notifier.alive(observing + summary_line(status.interval))
 
-    def _watch_signals(self, loop: Loop, source: HostSource) -> None:
+    def _watch_signals(self, loop: Loop, source: HostSource, publisher: Publisher) -> None:
         while True:
             number = signal.Signals(signal.sigwait(self._signals))
             if number is signal.SIGHUP and self._reload is not None:
-                self._take_new_configuration(loop, source, self._reload)
+                self._take_new_configuration(loop, source, publisher, self._reload)
             elif self._stopped_by is None:
                 self._stopped_by = number
                 self._clock.stop()
@@ -183,7 +184,9 @@ class Agent:
                 log.warning("stopped at once: memory stays packed until `vmpack release --all`")
                 os._exit(128 + number)
 
-    def _take_new_configuration(self, loop: Loop, source: HostSource, reload: Callable[[], Config]) -> None:
+    def _take_new_configuration(
+        self, loop: Loop, source: HostSource, publisher: Publisher, reload: Callable[[], Config]
+    ) -> None:
         self._notifier.reloading()
         try:
             new = reload()
@@ -199,6 +202,7 @@ class Agent:
             self._config = new
             with loop.lock:
                 source.pretended_bytes = new.settings.host.memory_bytes
+                publisher.grant = new.grant
                 loop.reconfigure(new.settings, new.observe_only)
             log.info("the new configuration is in force")
         self._notifier.ready()
@@ -234,6 +238,8 @@ def _publisher(config: Config) -> Publisher:
     return Publisher(
         config.run_dir,
         config.state_dir,
+        machine=read_machine(),
+        grant=config.grant,
         version=__version__,
         textfile_path=config.textfile_dir / TEXTFILE_NAME if config.textfile_dir else None,
         journal_cap_bytes=config.journal_cap_bytes,

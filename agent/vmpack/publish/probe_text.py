@@ -2,26 +2,41 @@
 
 Called by the publisher, which writes them under RUN_DIR/probe/; a probe then only prints its file.
 One syntax error makes OpenNebula refuse the whole message and put the host in ERROR, so every value is
-quoted ASCII, and names that had a value once keep one (an explicit 0), for OpenNebula never forgets a name.
+quoted ASCII. OpenNebula also never forgets a name, so one that had a value once always has one (a zero).
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from vmpack.model.guest import GuestSnapshot
+from vmpack.model.host import HostSnapshot, UnreadableGuest
 from vmpack.model.interval import Interval
+from vmpack.model.machine import Machine
 from vmpack.model.plan import GuestPlan
+from vmpack.model.settings import GrantSettings
+from vmpack.publish import gpu_text
 from vmpack.units import KIB
 
 State = Literal["ACTIVE", "OBSERVE", "FROZEN"]
 
 CATEGORIES = ("host-system", "vm-snapshot")
 
-_UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\Z")
-_UNKNOWN_VM_ID = "-1"
+_VM_NAME = re.compile(r"one-([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """What a host's texts depend on beside the interval."""
+
+    machine: Machine
+    grant: GrantSettings
+    version: str
+    observe_only: bool
 
 
 def host_state(interval: Interval, observe_only: bool) -> State:
@@ -31,47 +46,85 @@ def host_state(interval: Interval, observe_only: bool) -> State:
     return "OBSERVE" if observe_only else "ACTIVE"
 
 
-def render(interval: Interval, version: str, observe_only: bool) -> dict[str, str]:
+def render(interval: Interval, settings: ProbeSettings) -> dict[str, str]:
     """Text by category, for each of CATEGORIES; a text is empty or ends with a newline."""
-    texts = _host_system(interval, version, host_state(interval, observe_only)), _vm_snapshot(interval)
-    return dict(zip(CATEGORIES, texts, strict=True))
+    return {"host-system": _host_system(interval, settings), "vm-snapshot": _vm_snapshot(interval)}
 
 
-def _host_system(interval: Interval, version: str, state: State) -> str:
-    offer = interval.plan.offer
-    return _lines(
-        {
-            "PACKEDMEMORY": _kib(offer.packed_bytes),
-            "OFFEREDMEMORY": _kib(offer.memory_bytes),
-            "VMPACK_STATE": state,
-            "VMPACK_VERSION": version,
-        }
-    )
+def vm_id(name: str) -> int | None:
+    """OpenNebula's number of the VM whose domain has this name; None for one that is not OpenNebula's."""
+    match = _VM_NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def _host_system(interval: Interval, settings: ProbeSettings) -> str:
+    """What OpenNebula's own probe for this says, whose place it takes, and what is packed."""
+    machine, offer = settings.machine, interval.plan.offer
+    values = {
+        "HYPERVISOR": "kvm",
+        "TOTALCPU": str(100 * machine.cpus),
+        "CPUSPEED": str(machine.cpu_mhz),
+        "TOTALMEMORY": _kib(_total_bytes(interval, settings.grant)),
+    }
+    if machine.cgroups_version is not None:
+        values["CGROUPS_VERSION"] = str(machine.cgroups_version)
+    values |= {
+        "PACKEDMEMORY": _kib(offer.packed_bytes),
+        "OFFEREDMEMORY": _kib(offer.memory_bytes),
+        "VMPACK_STATE": host_state(interval, settings.observe_only),
+        "VMPACK_VERSION": settings.version,
+    }
+    return _lines(values) + gpu_text.host_lines(())
+
+
+def _total_bytes(interval: Interval, grant: GrantSettings) -> int:
+    snapshot, offer = interval.snapshot, interval.plan.offer
+    total_bytes = _own_bytes(snapshot)
+    if grant.via == "probe":
+        total_bytes += grant.granted_bytes(offer.memory_bytes, offer.packed_bytes)
+    return total_bytes
+
+
+def _own_bytes(snapshot: HostSnapshot) -> int:
+    return snapshot.memory_total_bytes if snapshot.pretended_bytes is None else snapshot.pretended_bytes
 
 
 def _vm_snapshot(interval: Interval) -> str:
     plans = {plan.uuid: plan for plan in interval.plan.guests}
-    guests = (guest for guest in interval.snapshot.guests if _UUID.match(guest.uuid))
-    return "".join(_vm_block(guest, plans.get(guest.uuid)) for guest in guests)
+    snapshot = interval.snapshot
+    told = [(vm.name, _unreadable_values(vm)) for vm in snapshot.unreadable]
+    told += [(guest.name, _vm_values(guest, plans.get(guest.uuid))) for guest in snapshot.guests]
+    numbered = ((vm_id(name), values) for name, values in told)
+    return "".join(_vm_block(number, values) for number, values in numbered if number is not None)
 
 
-def _vm_block(guest: GuestSnapshot, plan: GuestPlan | None) -> str:
-    monitor = _lines(
-        {
-            "REALMEMORY": _kib(guest.balloon_bytes),
-            "MAXMEMORY": _kib(guest.nominal_bytes),
-            "PACKEDMEMORY": _kib(guest.nominal_bytes - guest.balloon_bytes),
-            "VMPACK_FLOOR": _kib(plan.floor_bytes if plan else 0),
-            "VMPACK_TARGET": _kib(plan.target_bytes if plan else 0),
-            "VMPACK_STATE": plan.verdict.upper() if plan else "UNKNOWN",
-            "VMPACK_REASON": plan.reasons[-1].rule if plan and plan.reasons else "none",
-        }
-    )
-    encoded = base64.b64encode(monitor.encode("ascii")).decode("ascii")
-    return f'VM = [ ID="{_UNKNOWN_VM_ID}", DEPLOY_ID="{guest.uuid}", MONITOR="{encoded}" ]\n'
+def _vm_values(guest: GuestSnapshot, plan: GuestPlan | None) -> dict[str, str]:
+    return {
+        "REALMEMORY": _kib(guest.balloon_bytes),
+        "MAXMEMORY": _kib(guest.nominal_bytes),
+        "PACKEDMEMORY": _kib(guest.nominal_bytes - guest.balloon_bytes),
+        "VMPACK_FLOOR": _kib(plan.floor_bytes if plan else 0),
+        "VMPACK_TARGET": _kib(plan.target_bytes if plan else 0),
+        "VMPACK_STATE": plan.verdict.upper() if plan else "UNKNOWN",
+        "VMPACK_REASON": plan.reasons[-1].rule if plan and plan.reasons else "none",
+    }
 
 
-def _lines(values: dict[str, str]) -> str:
+def _unreadable_values(guest: UnreadableGuest) -> dict[str, str]:
+    """What was printed of it before and is not known now stays as it was: it still has that memory."""
+    return {
+        "REALMEMORY": _kib(guest.balloon_bytes),
+        "VMPACK_STATE": "UNREADABLE",
+        "VMPACK_REASON": "no_answer",
+    }
+
+
+def _vm_block(number: int, values: Mapping[str, str]) -> str:
+    encoded = base64.b64encode(_lines(values).encode("ascii")).decode("ascii")
+    return f'VM=[ ID="{number}", MONITOR="{encoded}" ]\n'
+
+
+def _lines(values: Mapping[str, str]) -> str:
     return "".join(f'{name}="{_quotable(value)}"\n' for name, value in values.items())
 
 

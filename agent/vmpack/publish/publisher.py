@@ -13,15 +13,22 @@ from pathlib import Path
 
 from vmpack.errors import VmpackError
 from vmpack.model.interval import AgentStatus, Interval
+from vmpack.model.machine import Machine
 from vmpack.model.plan import Remembered
-from vmpack.model.settings import Settings
+from vmpack.model.settings import GrantSettings, Settings
 from vmpack.publish import probe_text
 from vmpack.publish.atomic import disk_error, make_directory, sweep_leftovers, write_atomically
 from vmpack.publish.history import History
 from vmpack.publish.journal import JournalWriter
 from vmpack.publish.metrics import Metrics
+from vmpack.publish.probe_file import write_probe_file
+from vmpack.publish.probe_text import ProbeSettings
 
 log = logging.getLogger(__name__)
+
+TEXT_HOLDS_INTERVALS = 3
+TEXT_HOLDS_LEAST_S = 15.0
+"""A probe text is believed for so long: an interval may be late, an agent that is gone must be noticed."""
 
 
 class Publisher:
@@ -32,6 +39,8 @@ class Publisher:
         run_dir: Path,
         state_dir: Path,
         *,
+        machine: Machine,
+        grant: GrantSettings,
         version: str,
         textfile_path: Path | None,
         journal_cap_bytes: int,
@@ -39,6 +48,9 @@ class Publisher:
         history_days: int,
     ) -> None:
         self._probe_dir = run_dir / "probe"
+        self._machine = machine
+        self.grant = grant
+        """Of the next probe texts; a new configuration may change it."""
         self._textfile_path = textfile_path
         self._metrics = Metrics(version)
         self._version = version
@@ -63,14 +75,15 @@ class Publisher:
         """
         self._sweep_once()
         self._metrics.record(interval, status.observe_only, took_s)
-        self._try("probe texts", lambda: self._write_probe_texts(interval, status.observe_only))
+        holds_s = max(TEXT_HOLDS_LEAST_S, TEXT_HOLDS_INTERVALS * settings.memory.interval_s)
+        self._try("probe texts", lambda: self._write_probe_texts(interval, status.observe_only, holds_s))
         self._try("metrics", self._write_textfile)
         self._try("journal", lambda: self._journal.write(interval, remembered_before, settings))
         self._try("history", lambda: self._history.record(interval))
         return tuple(self._faults.values())
 
     def publish_failure(self) -> tuple[str, ...]:
-        """Count an interval that failed. Probe texts stay as they are: their age tells."""
+        """Count an interval that failed. Probe texts stay as they are: each tells until when it holds."""
         self._metrics.record_failure()
         self._try("metrics", self._write_textfile)
         return tuple(self._faults.values())
@@ -97,10 +110,11 @@ class Publisher:
             for _, path in self._texts():
                 sweep_leftovers(path)
 
-    def _write_probe_texts(self, interval: Interval, observe_only: bool) -> None:
+    def _write_probe_texts(self, interval: Interval, observe_only: bool, holds_s: float) -> None:
         make_directory(self._probe_dir)
-        for category, text in probe_text.render(interval, self._version, observe_only).items():
-            write_atomically(self._probe_dir / category, text)
+        settings = ProbeSettings(self._machine, self.grant, self._version, observe_only)
+        for category, text in probe_text.render(interval, settings).items():
+            write_probe_file(self._probe_dir / category, text, holds_s)
 
     def _write_textfile(self) -> None:
         if self._textfile_path is not None:

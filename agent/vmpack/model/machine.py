@@ -1,0 +1,17 @@
+"""What never changes about the machine while it is up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One host's machine, as a cloud wants to know it."""
+
+    cpus: int
+    """Logical CPUs that are there, switched off ones too."""
+    cpu_mhz: int
+    """0 where the machine does not tell."""
+    cgroups_version: int | None
+    """1 where any controller is of that version, None without control groups."""
