@@ -176,7 +176,7 @@ def _built_bytes(reading: DomainReading) -> int:
 
 
 def _balloon_bytes(reading: DomainReading, built_bytes: int) -> tuple[int, str | None]:
-    """The balloon's size and no fault; the whole VM and the fault where the guest claims an impossible one."""
+    """The balloon's size and no fault; the whole VM and the fault where the guest claims what cannot be."""
     live_kib = reading.live.balloon_kib
     told = reading.stats.get("balloon.current") if live_kib is None else live_kib
     if told is None or not reading.facts.has_balloon:
