@@ -11,7 +11,6 @@ from vmpack.cli import agent_access
 from vmpack.cli.amounts import memory_bytes, ratio
 from vmpack.cli.policy_text import policy_words
 from vmpack.cli.safe_text import shown
-from vmpack.errors import UsageError
 from vmpack.model.codec import encode
 from vmpack.model.guest import GuestPolicy
 
@@ -26,6 +25,7 @@ examples:
   vmpack policy db-1 --shares 2000 --headroom 0.3  matters twice as much, 30% of its use kept above use
   vmpack policy db-1 --opt-out                     give back what it lent and leave it alone from now on
   vmpack policy db-1 --reset                       the host's settings hold again
+  vmpack policy db-1 --reset --shares 500          the same, but for these shares
 
 --json: uuid, name, policy {floor_bytes, shares, headroom_ratio, opt_out, hold_until_s}; null means
 the host's setting.
@@ -49,15 +49,13 @@ def add_parser(subparsers: Any) -> None:
     taking_part = parser.add_mutually_exclusive_group()
     taking_part.add_argument("--opt-out", action="store_true", help="leave this VM alone")
     taking_part.add_argument("--opt-in", action="store_true", help="let it take part again")
-    taking_part.add_argument(
-        "--reset", action="store_true", help="forget floor, shares, headroom and opt-out"
-    )
+    parser.add_argument("--reset", action="store_true", help="forget what is not named in this call")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     agent_access.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show or set. Raises UnavailableError without an agent, AccessError without the rights, UsageError."""
+    """Show or set. Raises UnavailableError without an agent, AccessError without the rights."""
     wanted = changes(args)
     client = agent_access.client(args)
     if wanted:
@@ -75,14 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:
-    """The fields of GuestPolicy that the options name. Raises UsageError when they make no sense together."""
+    """The fields of GuestPolicy that the options name."""
     given = {"floor_bytes": args.floor, "shares": args.shares, "headroom_ratio": args.headroom}
     named = {field: value for field, value in given.items() if value is not None}
-    if args.reset:
-        if named:
-            raise UsageError("--reset forgets everything", "set new values in a second call")
-        plain = GuestPolicy()
-        return {field: getattr(plain, field) for field in (*given, "opt_out")}
     if args.opt_out or args.opt_in:
         named["opt_out"] = args.opt_out
-    return named
+    plain = GuestPolicy()
+    forgotten = {field: getattr(plain, field) for field in (*given, "opt_out")} if args.reset else {}
+    return forgotten | named

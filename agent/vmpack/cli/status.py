@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vmpack.cli import agent_access
 from vmpack.cli.safe_text import shown
 from vmpack.decide.explain import words
+from vmpack.model.codec import encode
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.units import format_bytes, format_ratio, format_seconds
 
@@ -37,7 +38,7 @@ cannot spare, target where the balloon is going, packed = nominal - balloon.
 host {capacity_bytes, reserve_bytes, host_own_bytes, overhead_bytes, budget_bytes, balloons_bytes,
 packed_bytes, offered_bytes, pressure_ratio, reasons}, vms [{uuid, name, state, nominal_bytes,
 balloon_bytes, used_bytes, target_bytes, floor_bytes, minimum_bytes, wanted_bytes, packed_bytes,
-verdict, rule}], unreadable [names], migration_wanted {deficit_bytes, starving} or null.
+verdict, policy, rule}], unreadable [names], migration_wanted {deficit_bytes, starving} or null.
 What is not known is null. host, vms, age_s are null before the first interval.
 
 exit code: 0 ok, 3 the newest interval failed or is old, 69 no agent answers."""
@@ -137,6 +138,7 @@ def _vm_records(interval: Interval) -> list[dict[str, Any]]:
                 "wanted_bytes": plan and plan.wanted_bytes,
                 "packed_bytes": max(0, guest.nominal_bytes - guest.balloon_bytes),
                 "verdict": plan and plan.verdict,
+                "policy": encode(guest.policy),
                 "rule": plan.reasons[-1].rule if plan and plan.reasons else None,
             }
         )
