@@ -15,6 +15,8 @@ from typing import Any
 
 from vmpack.errors import BadDataError, CloudError, UnavailableError
 from vmpack.model.cluster import AgentAnswer, AgentReport, NoReport, ReportedVm
+from vmpack.model.codec import decode, encode
+from vmpack.model.guest import GuestPolicy
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR")
 ANSWER_TIME_S = 30.0
@@ -105,7 +107,22 @@ def _vm(found: Mapping[str, Any]) -> ReportedVm:
         floor_bytes=None if found.get("floor_bytes") is None else _size(found, "floor_bytes"),
         target_bytes=None if found.get("target_bytes") is None else _size(found, "target_bytes"),
         verdict=None if found.get("verdict") is None else str(found["verdict"])[:40],
+        policy=_policy(found.get("policy")),
     )
+
+
+def _policy(found: Any) -> GuestPolicy | None:
+    """None where it is not told, or not understandably: such a VM's policy is left as it is.
+
+    An agent of another version may tell less or more.
+    """
+    if not isinstance(found, Mapping):
+        return None
+    plain = encode(GuestPolicy())
+    try:
+        return decode(GuestPolicy, plain | {name: found[name] for name in plain if name in found})
+    except BadDataError:
+        return None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from vmpack.model.cluster import CloudHost, CloudVm, MoveState, MoveTicket
+from vmpack.model.cluster import Applied, CloudHost, CloudVm, MoveState, MoveTicket
 
 
 class Cloud(Protocol):
@@ -40,8 +40,12 @@ class Cloud(Protocol):
         """
         ...
 
-    def tell_applied(self, vm: CloudVm, values: Mapping[str, str]) -> None:
-        """Let the VM's owner see what holds for it. An empty value says that nothing is set."""
+    def untold(self, vm: CloudVm, applied: Applied) -> Mapping[str, str]:
+        """What of this its owner is not told yet, as names and texts of this cloud; no call is made."""
+        ...
+
+    def tell_owner(self, vm: CloudVm, values: Mapping[str, str]) -> None:
+        """Let the VM's owner see these."""
         ...
 
     def refusals(self, vm: CloudVm, host: CloudHost) -> tuple[str, ...]:

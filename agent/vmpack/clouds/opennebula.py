@@ -11,6 +11,7 @@ from vmpack.clock import Clock
 from vmpack.clouds import opennebula_migration as migration
 from vmpack.clouds.opennebula_client import OpenNebulaClient
 from vmpack.clouds.opennebula_hosts import cloud_host, host_reservation
+from vmpack.clouds.opennebula_policy import applied_texts
 from vmpack.clouds.opennebula_reserve import written
 from vmpack.clouds.opennebula_text import template_text
 from vmpack.clouds.opennebula_vms import cloud_vm, is_running, state_name
@@ -26,12 +27,13 @@ from vmpack.clouds.opennebula_xml import (
     read_vms,
 )
 from vmpack.errors import CloudChangedError, CloudError
-from vmpack.model.cluster import CloudHost, CloudVm, MoveState, MoveTicket
+from vmpack.model.cluster import Applied, CloudHost, CloudVm, MoveState, MoveTicket
 from vmpack.units import KIB
 
 APPEND = 1
 ALL_VMS = (-2, -1, -1, -1)
 """Of every owner, from first to last, not DONE."""
+NEWEST = 0
 
 
 class OpenNebula:
@@ -65,13 +67,13 @@ class OpenNebula:
         """See Cloud."""
         found, faults = read_vms(self._client.text("vmpool.infoextended", *ALL_VMS))
         self._faults = faults
-        now_s = self._clock.wall_s()
-        return tuple(cloud_vm(vm, now_s, self._shares_max) for vm in sorted(found, key=lambda vm: vm.id))
-
-    def monitoring(self) -> Mapping[str, Mapping[str, str]]:
-        """What was last measured of every VM, by VM id: every name that a probe printed, as text."""
-        text = self._client.text("vmpool.monitoring", -2, 0)
-        return {str(number): values for number, values in read_monitoring(text).items()}
+        # Pools leave out what was measured, and pyone's records what their schema does not name.
+        measured = read_monitoring(self._client.text("vmpool.monitoring", ALL_VMS[0], NEWEST))
+        now_s, none = self._clock.wall_s(), dict[str, str]()
+        return tuple(
+            cloud_vm(vm, measured.get(vm.id, none), now_s, self._shares_max)
+            for vm in sorted(found, key=lambda vm: vm.id)
+        )
 
     def grant(self, host: CloudHost, granted_bytes: int) -> None:
         """See Cloud."""
@@ -85,7 +87,12 @@ class OpenNebula:
         values = written(host_reservation(now, clusters), granted_bytes // KIB, self._clock.wall_s())
         self._client.number("host.update", int(host.id), template_text(values), APPEND)
 
-    def tell_applied(self, vm: CloudVm, values: Mapping[str, str]) -> None:
+    def untold(self, vm: CloudVm, applied: Applied) -> Mapping[str, str]:
+        """See Cloud."""
+        known = dict(vm.told)
+        return {name: text for name, text in applied_texts(applied).items() if known.get(name, "") != text}
+
+    def tell_owner(self, vm: CloudVm, values: Mapping[str, str]) -> None:
         """See Cloud."""
         self._client.number("vm.update", int(vm.id), template_text(values), APPEND)
 

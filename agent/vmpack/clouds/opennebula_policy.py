@@ -11,12 +11,17 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vmpack.model.cluster import Applied
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.policy_namespace import HEADROOM_LARGEST_RATIO
 from vmpack.units import KIB, MIB, format_bytes, parse_bytes
 
 APPLIED = "VMPACK_APPLIED_"
 """What holds is told under these names."""
+OF_OWNER = f"{APPLIED}POLICY"
+"""1 where it is what the owner asked for."""
+TARGET_STEP_BYTES = 16 * MIB
+"""A target moves all the time, and each telling is a row written in oned's database."""
 
 _LONGEST = 32
 _OVER_LARGEST_PCT = HEADROOM_LARGEST_RATIO * 100
@@ -49,16 +54,20 @@ def read_policy(
     return GuestPolicy(**values), named, tuple(faults)
 
 
-def applied_values(policy: GuestPolicy, floor_bytes: int | None, target_bytes: int | None) -> dict[str, str]:
-    """What to tell the owner: his policy as it holds, floor and target as the agent has them. Empty: none."""
+def applied_texts(applied: Applied) -> dict[str, str]:
+    """What the owner is told: whole numbers (KiB, percent, 0 or 1), for tools in the guest; empty: not set."""
+    policy, target = applied.policy, applied.target_bytes
+    if target is not None:
+        target = -(-target // TARGET_STEP_BYTES) * TARGET_STEP_BYTES
     return {
-        f"{APPLIED}FLOOR": _kib(policy.floor_bytes if floor_bytes is None else floor_bytes),
-        f"{APPLIED}TARGET": _kib(target_bytes),
-        f"{APPLIED}SHARES": "" if policy.shares is None else str(policy.shares),
+        OF_OWNER: "1" if applied.of_owner else "0",
+        f"{APPLIED}FLOOR": _kib(applied.floor_bytes if policy.floor_bytes is None else policy.floor_bytes),
         f"{APPLIED}MEM_OVER": ""
         if policy.headroom_ratio is None
         else str(round(policy.headroom_ratio * 100)),
+        f"{APPLIED}SHARES": "" if policy.shares is None else str(policy.shares),
         f"{APPLIED}OPT_OUT": "1" if policy.opt_out else "0",
+        f"{APPLIED}TARGET": _kib(target),
     }
 
 

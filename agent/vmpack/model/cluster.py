@@ -78,9 +78,26 @@ class CloudVm:
     """The owner asked for something."""
     policy_faults: tuple[str, ...] = ()
     """Parts of it that cannot be meant, in words."""
-    applied: tuple[tuple[str, str], ...] = ()
-    """What the owner was last told of what holds, by name."""
+    told: tuple[tuple[str, str], ...] = ()
+    """What its owner is told at present of what holds, by name."""
+    policy_told: bool = False
+    """A policy of the owner's was carried out before."""
     report: GuestReport | None = None
+    balloon_bytes: int | None = None
+    """As last measured by the cloud's probes; None where they do not tell."""
+    verdict: str = ""
+    """What its agent does with it, as last measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What holds for one VM now, for its owner to see."""
+
+    policy: GuestPolicy
+    of_owner: bool
+    """The policy is what the owner asked for."""
+    floor_bytes: int | None
+    target_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +111,8 @@ class ReportedVm:
     floor_bytes: int | None = None
     target_bytes: int | None = None
     verdict: str | None = None
+    policy: GuestPolicy | None = None
+    """None from an agent that does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
