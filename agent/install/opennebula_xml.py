@@ -1,7 +1,8 @@
 """Reads what OpenNebula's own commands print as XML (`-x`), for install.sh: one line of text an object.
 
-Called as `python3 opennebula_xml.py hosts|vms|images|templates [IMAGE-ID...] <file`. Promises: plain words separated by tabs, and
-exit code 1 with one line where the input is no such XML. Standard library only: it runs before vmpack is there.
+Called as `python3 opennebula_xml.py hosts|vms|images|templates [IMAGE-ID...] <file`. Promises: plain words
+separated by tabs, and exit code 1 with one line where the input is no such XML. Standard library only: it
+runs before vmpack is there.
 """
 
 from __future__ import annotations
@@ -25,13 +26,8 @@ def word(element: ElementTree.Element, path: str) -> str:
 def hosts(pool: ElementTree.Element) -> Iterator[str]:
     """ID, name, IM_MAD, VM_MAD, and whether a grant of vmpack stands there."""
     for host in pool.iter("HOST"):
-        granted = host.findtext("TEMPLATE/VMPACK_RESERVED_BASE") is not None
-        yield "\t".join(
-            [
-                *(word(host, name) for name in ("ID", "NAME", "IM_MAD", "VM_MAD")),
-                "granted" if granted else "-",
-            ]
-        )
+        words = [word(host, name) for name in ("ID", "NAME", "IM_MAD", "VM_MAD")]
+        yield "\t".join([*words, "granted" if host.findtext("TEMPLATE/VMPACK_RESERVED_SET") else "-"])
 
 
 def vms(pool: ElementTree.Element) -> Iterator[str]:

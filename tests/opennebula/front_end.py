@@ -17,8 +17,9 @@ from tests.unit.install_machine import ROOT, Machine, debian_machine, installed_
 
 MORE_PROGRAMS = "chown cmp date getent id mktemp printf python3 sleep stat"
 OURS = ("probes", "drivers", "onegate_scripts")
-MONITORD = 'IM_MAD = [\n    NAME = "kvm",\n    EXECUTABLE = "one_im_ssh",\n    ARGUMENTS = "-r 3 -t 15 -w 90 kvm" ]\n'
+MONITORD = 'IM_MAD = [\n    NAME = "kvm",\n    ARGUMENTS = "-r 3 -t 15 -w 90 kvm" ]\n'
 ONED = 'VM_MAD = [\n    NAME = "kvm",\n    ARGUMENTS = "-t 15 -r 0 kvm -p",\n    TYPE = "kvm" ]\n'
+COMMANDS = {"onehost": "hosts", "onevm": "vms", "oneimage": "images", "onetemplate": "templates"}
 EXECRC = 'LIVE_DISK_SNAPSHOTS="kvm-qcow2 kvm-ssh"\n'
 
 
@@ -55,7 +56,7 @@ class FrontEnd:
 
     def hosts(self, *entries: tuple[str, str, str], granted: bool = False) -> None:
         """Hosts as name, IM_MAD, VM_MAD."""
-        more = "<VMPACK_RESERVED_BASE><![CDATA[NONE]]></VMPACK_RESERVED_BASE>" if granted else ""
+        more = "<VMPACK_RESERVED_SET><![CDATA[-1024]]></VMPACK_RESERVED_SET>" if granted else ""
         self.answers(
             "hosts",
             _pool(
@@ -122,12 +123,7 @@ def front_end(tmp_path: Path, *, location: str = "one") -> FrontEnd:
     remotes.front_end(one / "var/remotes")
     machine.environment["ONE_LOCATION"] = str(one)
     place = FrontEnd(machine, one, tmp_path / "prefix")
-    for command, pool in (
-        ("onehost", "hosts"),
-        ("onevm", "vms"),
-        ("oneimage", "images"),
-        ("onetemplate", "templates"),
-    ):
+    for command, pool in COMMANDS.items():
         _stub(machine, one, command, pool)
     place.hosts()
     place.vms()

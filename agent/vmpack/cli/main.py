@@ -39,9 +39,13 @@ COMMANDS: dict[str, dict[str, str]] = {
         "balloon": "set one VM's memory by hand",
         "migrate": "move one running VM to another host",
     },
+    "Cloud": {
+        "opennebula": "change a live OpenNebula host's drivers to vmpack's, or back",
+    },
     "Run": {
         "agent": "the service that packs this host",
         "check-config": "read the configuration and say what is wrong with it",
+        "import": "CloudVAMP's settings as vmpack's configuration",
     },
     "Try and prove": {
         "demo": "see packing on real tiny guests, in a minute",
@@ -137,7 +141,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
 
 
 def _module(command: str):  # type: ignore[no-untyped-def]  # a module with add_parser and run
-    return importlib.import_module(f"vmpack.cli.{command.replace('-', '_')}")
+    module = "import_cloudvamp" if command == "import" else command.replace("-", "_")
+    return importlib.import_module(f"vmpack.cli.{module}")
 
 
 def _names() -> list[str]:

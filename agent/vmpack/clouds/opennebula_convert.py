@@ -1,0 +1,273 @@
+"""Changes the drivers of a live OpenNebula host; puts the old ones back when it is not monitored then.
+
+Called by `vmpack opennebula convert`. Promises: VMs run on and keep the VMM driver of their record; what
+cannot work is refused before anything is changed; whatever happens afterwards, the host is not left offline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from vmpack.clock import Clock
+from vmpack.clouds.opennebula_reserve import WRITTEN
+from vmpack.clouds.opennebula_xml import HostXml, VmXml, read_host, read_hosts, read_vm
+from vmpack.errors import CloudAccessError, CloudError, CloudGoneError, UsageError, VmpackError
+
+OURS = "vmpack"
+STOCK = "kvm"
+MONITORED, ERROR, DISABLED, OFFLINE = 2, 3, 4, 8
+ENABLE, DISABLE, TAKE_OFFLINE = 0, 1, 2
+PAUSE_S = 10.0
+"""What monitord's order to stop the old client takes to reach it; its node answers nobody."""
+LOOK_EVERY_S = 2.0
+BEFORE = "VMPACK_IM_MAD_BEFORE", "VMPACK_VM_MAD_BEFORE"
+
+
+class Client(Protocol):
+    """What is needed of opennebula_client."""
+
+    def text(self, method: str, *arguments: object) -> str:
+        """The answer to a call that gives text."""
+        ...
+
+    def number(self, method: str, *arguments: object) -> int:
+        """The answer to a call that gives a number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drivers:
+    """A host's pair."""
+
+    im_mad: str
+    vm_mad: str
+
+    @property
+    def ours(self) -> bool:
+        """One of them, at least, is vmpack's."""
+        return OURS in (self.im_mad, self.vm_mad)
+
+    def __str__(self) -> str:
+        return f"{self.im_mad}/{self.vm_mad}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionPlan:
+    """What shall be done, and why not."""
+
+    host: HostXml
+    now: Drivers
+    wanted: Drivers
+    vms: tuple[tuple[int, str], ...]
+    """The host's VMs, each with the VMM driver that it keeps."""
+    refusals: tuple[str, ...]
+
+    @property
+    def needed(self) -> bool:
+        """The host does not have those drivers yet."""
+        return self.now != self.wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What came of it."""
+
+    host: str
+    status: Literal["done", "nothing", "failed"]
+    now: Drivers
+    detail: str
+    vms: tuple[tuple[int, str], ...] = ()
+
+
+class Converter:
+    """Converts hosts of one oned."""
+
+    def __init__(self, client: Client, clock: Clock, tell: Callable[[str], None]) -> None:
+        self._client = client
+        self._clock = clock
+        self._tell = tell
+
+    def plan(self, name: str, wanted: Drivers | None) -> ConversionPlan:
+        """What would be done. `wanted` None: what the host had before us.
+
+        Raises UsageError for an unknown host, CloudError.
+        """
+        host = self._find(name)
+        now = Drivers(host.im_mad, host.vm_mad)
+        target = wanted or (Drivers(*_kept(host)) if now.ours else now)
+        vms, refusals = self._vms(host)
+        if now != target:
+            refusals += self._against(host, target)
+        return ConversionPlan(host, now, target, vms, refusals)
+
+    def carry_out(self, plan: ConversionPlan, timeout_s: float) -> Conversion:
+        """Offline, other drivers, online, and wait until it is monitored.
+
+        Raises CloudError; the old drivers were put back then, as far as oned answered.
+        """
+        name = plan.host.name
+        if not plan.needed:
+            return Conversion(name, "nothing", plan.now, f"it has the drivers {plan.now} already", plan.vms)
+        settled = False
+        try:
+            self._switch(plan, plan.wanted)
+            detail = self._monitored(plan, timeout_s)
+            settled = detail is None
+        finally:
+            if not settled:
+                self._put_back(plan)
+        if detail is None:
+            return Conversion(name, "done", plan.wanted, _state_words(plan.host.state), plan.vms)
+        back = self._monitored(plan, timeout_s)
+        more = "" if back is None else f"; with {plan.now} again: {back}"
+        return Conversion(name, "failed", plan.now, f"{detail}{more}", plan.vms)
+
+    def _put_back(self, plan: ConversionPlan) -> None:
+        name = plan.host.name
+        self._tell(f"putting {plan.now} back on {name}")
+        try:
+            self._switch(plan, plan.now)
+        except VmpackError as error:
+            raise CloudError(
+                f"{name} may be offline, and the drivers {plan.now} could not be put back: {error.message}",
+                f"once oned answers: onehost show {name}; set IM_MAD and VM_MAD with onehost update {name}, "
+                f"then onehost enable {name}. Its VMs run on meanwhile",
+            ) from error
+
+    def _find(self, name: str) -> HostXml:
+        hosts, _faults = read_hosts(self._client.text("hostpool.info"))
+        found = [host for host in hosts if name in (host.name, str(host.id))]
+        if len(found) != 1:
+            known = ", ".join(sorted(host.name for host in hosts)) or "none"
+            raise UsageError(f"OpenNebula has no host {name!r:.80}", f"it has: {known[:400]}")
+        return found[0]
+
+    def _vms(self, host: HostXml) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
+        vms: list[tuple[int, str]] = []
+        moving: list[int] = []
+        for vm_id in host.vm_ids:
+            try:
+                vm = read_vm(self._client.text("vm.info", vm_id))
+            except CloudGoneError:
+                continue
+            vms.append((vm_id, _driver_of(vm)))
+            if vm.state == 3 and vm.lcm_state not in (3, 16):
+                moving.append(vm_id)
+        words = ", ".join(str(vm_id) for vm_id in moving[:10])
+        return tuple(vms), (f"something is being done to its VMs: {words}; wait for it",) if moving else ()
+
+    def _against(self, host: HostXml, target: Drivers) -> tuple[str, ...]:
+        refusals = []
+        if host.state == ERROR and target.ours and not Drivers(host.im_mad, host.vm_mad).ours:
+            refusals.append("it is in ERROR with the drivers that it has; mend that first")
+        known = self._known_vm_mads()
+        if known and target.vm_mad not in known:
+            refusals.append(
+                f"oned knows no VM_MAD {target.vm_mad!r}: `./install.sh opennebula --edit` on the front-end, "
+                "then restart opennebula"
+            )
+        if not target.ours and host.template.values.get(WRITTEN, ""):
+            refusals.append(
+                f"memory of it is granted to the scheduler: first `vmpack grant {host.name} --off`"
+            )
+        return tuple(refusals)
+
+    def _known_vm_mads(self) -> frozenset[str]:
+        """The names of oned.conf's VM_MADs; none where this user may not ask."""
+        try:
+            told = self._client.text("system.config")
+        except CloudAccessError:
+            return frozenset()
+        parts = re.findall(r"<VM_MAD>(.*?)</VM_MAD>", told, re.DOTALL)
+        names = (re.search(r"<NAME>(?:<!\[CDATA\[)?([^<\]]*)", part) for part in parts)
+        return frozenset(name.group(1) for name in names if name)
+
+    def _switch(self, plan: ConversionPlan, drivers: Drivers) -> None:
+        """Without OFFLINE between them the old client would run on and the new one would never start."""
+        host_id, was = plan.host.id, plan.host.state
+        self._tell(f"{plan.host.name} goes offline for some {PAUSE_S:g} s; its VMs run on")
+        try:
+            self._client.number("host.status", host_id, TAKE_OFFLINE)
+            self._clock.wait(PAUSE_S)
+            self._client.number("host.update", host_id, _update(drivers, plan), 1)
+            found = read_host(self._client.text("host.info", host_id))
+            if Drivers(found.im_mad, found.vm_mad) != drivers:
+                raise CloudError(
+                    f"oned shows {found.im_mad}/{found.vm_mad} on {found.name}, not {drivers}",
+                    "does somebody else change this host?",
+                )
+        finally:
+            if was != OFFLINE:
+                self._client.number("host.status", host_id, ENABLE)
+
+    def _monitored(self, plan: ConversionPlan, timeout_s: float) -> str | None:
+        """None: it is monitored, or was not to be. Else what came instead."""
+        if plan.host.state == OFFLINE:
+            return None
+        end_s = self._clock.time_s() + timeout_s
+        self._tell(f"waiting until {plan.host.name} is monitored, at most {timeout_s:g} s")
+        while True:
+            host = read_host(self._client.text("host.info", plan.host.id))
+            if host.state == MONITORED:
+                if plan.host.state == DISABLED:
+                    self._client.number("host.status", plan.host.id, DISABLE)
+                return None
+            if host.state == ERROR:
+                reason = host.template.values.get("ERROR", "no reason given")
+                return f"OpenNebula cannot monitor it: {reason[:400]}"
+            if self._clock.time_s() >= end_s:
+                return f"it was not monitored within {timeout_s:g} s"
+            if self._clock.wait(LOOK_EVERY_S):
+                return "the wait was ended"
+
+
+def _update(drivers: Drivers, plan: ConversionPlan) -> str:
+    """Attributes to append: the names of drivers are checked, so nothing in them needs quoting."""
+    before = zip(BEFORE, _before(drivers, plan), strict=True)
+    lines = [f'IM_MAD="{drivers.im_mad}"', f'VM_MAD="{drivers.vm_mad}"']
+    return "\n".join([*lines, *(f'{key}="{value}"' for key, value in before)])
+
+
+def _before(drivers: Drivers, plan: ConversionPlan) -> tuple[str, str]:
+    """What is kept for the way back, once the host has `drivers`."""
+    if not drivers.ours:
+        return "", ""
+    return _kept(plan.host) if plan.now.ours else (plan.now.im_mad, plan.now.vm_mad)
+
+
+def _kept(host: HostXml) -> tuple[str, str]:
+    im_mad, vm_mad = (_name(host.template.values.get(key, "")) or STOCK for key in BEFORE)
+    return im_mad, vm_mad
+
+
+def _name(text: str) -> str:
+    """A driver's name, or nothing where it is none."""
+    return text if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text) else ""
+
+
+def checked_name(text: str) -> str:
+    """A driver's name as a person gave it. Raises UsageError."""
+    if not _name(text):
+        raise UsageError(f"{text!r:.80} is no driver's name", "letters, digits, _ . -: kvm, qemu, vmpack")
+    return text
+
+
+def _driver_of(vm: VmXml) -> str:
+    return vm.history[-1].vm_mad if vm.history else ""
+
+
+def _state_words(state: int) -> str:
+    return {OFFLINE: "it stays offline, as it was", DISABLED: "monitored, and disabled as it was"}.get(
+        state, "monitored"
+    )
+
+
+def failure(conversion: Conversion) -> VmpackError:
+    """What is raised for a conversion that was taken back."""
+    return CloudError(
+        f"{conversion.host} was not converted: {conversion.detail}",
+        f"it has the drivers {conversion.now} again; /var/log/one/monitor.log on the front-end tells more",
+    )
