@@ -201,8 +201,8 @@ RULES: dict[str, dict[str, Rule]] = {
     "cvem": {
         "MEM_OVER": Rule(
             _headroom,
-            "CloudVAMP's is a share of the VM's size, ours of what it uses, hence another number for the same "
-            "room; a VM's own MEM_OVER goes on to count",
+            "CloudVAMP's is a share of the VM's size, ours of what it uses, hence another number for the "
+            "same room; a VM's own MEM_OVER goes on to count",
         ),
         "MEM_MARGIN": Rule(_dead_band, "CloudVAMP's is of the VM's present size, ours of its nominal memory"),
         "MEM_MIN": Rule(_kib("memory.floor_min_bytes")),
@@ -217,21 +217,21 @@ RULES: dict[str, dict[str, Rule]] = {
         "HOST_MEM_MARGIN": Rule(_kib("host.reserve_min_bytes")),
         "ONLY_TEST": Rule(_flag),
         "SYS_MEM_OFFSET": Rule(None, "not needed: what a guest's kernel takes is measured for each VM"),
-        "MIGRATION_COOLDOWN": Rule(None, "no equivalent: the agent says when a migration is wanted, starts none"),
+        "MIGRATION_COOLDOWN": Rule(None, "no equivalent: the agent asks for migrations, and starts none"),
         "MAX_THREADS": Rule(None, "not needed: one call reads all VMs of a host"),
         "USER_FILTER": Rule(
-            None, "no equivalent: all VMs are packed; owners leave with VMPACK_OPT_OUT, `vmpack policy` does it too"
+            None, "no equivalent: all VMs are packed but those opted out: VMPACK_OPT_OUT, `vmpack policy`"
         ),
         "CHANGE_MEMORY_CMD": Rule(None, "not needed: the agent on each host speaks to libvirt itself"),
-        "MONITOR_CLASS": Rule(None, "not needed: OpenNebula's drivers are installed by ./install.sh opennebula"),
+        "MONITOR_CLASS": Rule(None, "not needed: ./install.sh opennebula installs OpenNebula's drivers"),
         "DATA_FILE": Rule(None, "not needed: the agent keeps what it remembers in agent.state_dir"),
     },
     "one": {
         "ONE_SERVER": Rule(_endpoint, "for the front-end's commands alone: agents need no cloud"),
         "ONE_ID": Rule(
             None,
-            "not copied: put USER:PASSWORD into a file of mode 0600 and name it in opennebula.auth_file, or run "
-            "as oneadmin, who has ~/.one/one_auth",
+            "not copied: put USER:PASSWORD into a file of mode 0600 and name it in opennebula.auth_file, or "
+            "run as oneadmin, who has ~/.one/one_auth",
         ),
     },
 }  # fmt: skip
