@@ -16,7 +16,14 @@ from typing import Any
 
 from vmpack.config_keys import Key, Value, home_directory, keys
 from vmpack.errors import AccessError, ConfigError, UsageError
-from vmpack.model.settings import GrantSettings, HostSettings, MemorySettings, OfferSettings, Settings
+from vmpack.model.settings import (
+    GpuSettings,
+    GrantSettings,
+    HostSettings,
+    MemorySettings,
+    OfferSettings,
+    Settings,
+)
 
 _EXPLAIN_HINT = "`vmpack check-config --explain` shows every key with unit, range and default"
 
@@ -38,6 +45,7 @@ class Config:
     settings: Settings
     grant: GrantSettings
     opennebula: OpenNebulaAccess
+    gpu: GpuSettings
     connect_uri: str
     observe_only: bool
     release_on_stop: bool
@@ -152,12 +160,12 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
 
 def _is_fixed(key: Key) -> bool:
     settable = ("agent.observe_only", "agent.release_on_stop")
-    return key.table in ("agent", "publish") and key.name not in settable
+    return key.table in ("agent", "gpu", "publish") and key.name not in settable
 
 
 _BY_NAME = {key.name: key for key in keys()}
 _SECTIONS = {"host": HostSettings, "memory": MemorySettings, "offer": OfferSettings}
-_PARTS: dict[str, type] = {"grant": GrantSettings, "opennebula": OpenNebulaAccess}
+_PARTS: dict[str, type] = {"grant": GrantSettings, "opennebula": OpenNebulaAccess, "gpu": GpuSettings}
 _CONTRADICTIONS = (
     ("memory.scarcity_window", "memory.scarcity_intervals", 1),
     ("memory.silence_nominal_s", "memory.silence_s", 1),

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vmpack.model.settings import GrantSettings, Settings
+from vmpack.model.gpu_selection import GpuSelection
+from vmpack.model.settings import GpuSettings, GrantSettings, Settings
 from vmpack.units import GIB, KIB, MIB, format_bytes, parse_bytes, parse_seconds
 
-Kind = Literal["bytes", "seconds", "ratio", "count", "days", "flag", "text", "path"]
+Kind = Literal["bytes", "seconds", "ratio", "count", "days", "flag", "text", "path", "gpus"]
 Value = bool | int | float | str | Path | None
 
 _UNITS: dict[Kind, str] = {
@@ -27,6 +28,7 @@ _UNITS: dict[Kind, str] = {
     "flag": "true or false",
     "text": "text in quotes",
     "path": "an absolute path in quotes",
+    "gpus": '"all", "none", or indexes, UUIDs and PCI addresses with commas between, in quotes',
 }
 
 
@@ -149,6 +151,14 @@ def _read_path(found: Any) -> Path | None:
     return Path(found) if isinstance(found, str) and found.startswith("/") and "\0" not in found else None
 
 
+def _read_gpus(found: Any) -> str | None:
+    try:
+        GpuSelection.parse(found if isinstance(found, str) else "")
+    except ValueError:
+        return None
+    return str(found)
+
+
 _READERS: dict[Kind, Callable[[Any], Any]] = {
     "bytes": _read_bytes,
     "seconds": _read_seconds,
@@ -158,6 +168,7 @@ _READERS: dict[Kind, Callable[[Any], Any]] = {
     "flag": lambda found: found if type(found) is bool else None,
     "text": lambda found: found if isinstance(found, str) and found.isprintable() and found else None,
     "path": _read_path,
+    "gpus": _read_gpus,
 }
 
 
@@ -271,6 +282,8 @@ def keys() -> tuple[Key, ...]:
             "How long the cloud takes to act when an offer is withdrawn.", 1, 3600),
         Key("offer.growth_reserve_ratio", "ratio", offer.growth_reserve_ratio,
             "Share of what VMs use that is kept out of the offer for their growth, at least.", 0, 1),
+        Key("gpu.devices", "gpus", GpuSettings().devices,
+            "Which NVIDIA GPUs are looked at. A GPU that is looked at is held open."),
         Key("grant.via", "text", grant.via,
             "How OpenNebula's scheduler is given memory: by the host's RESERVED_MEM, which the cloud's "
             "commands set, or by the monitoring probe, which raises TOTALMEMORY.",

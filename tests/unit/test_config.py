@@ -9,7 +9,7 @@ import pytest
 from vmpack import config
 from vmpack.config_keys import Key, keys
 from vmpack.errors import UsageError
-from vmpack.model.settings import GrantSettings, Settings
+from vmpack.model.settings import GpuSettings, GrantSettings, Settings
 
 ALL = keys()
 IN_SETTINGS = {section.name for section in fields(Settings)}
@@ -23,6 +23,8 @@ def other_value(key: Key) -> object:
             return not key.default
         case "path":
             return "/somewhere/else"
+        case "gpus":
+            return "0,3b:00.0"
         case "text":
             return key.choices[-1] if key.choices else "something"
     assert key.low is not None and key.high is not None
@@ -53,7 +55,7 @@ def literal(value: object) -> str:
 
 def value_of(read: config.Config, key: Key) -> object:
     """What the configuration says for this key."""
-    parts = {"grant": read.grant, "opennebula": read.opennebula}
+    parts = {"grant": read.grant, "opennebula": read.opennebula, "gpu": read.gpu}
     holders = {**parts, **{name: getattr(read.settings, name) for name in IN_SETTINGS}}
     return getattr(holders.get(key.table, read), key.field)
 
@@ -122,7 +124,7 @@ def test_the_table_and_the_records_name_the_same_things() -> None:
         for section in fields(settings)
         for field in fields(getattr(settings, section.name))
     }
-    parts = {"grant": GrantSettings, "opennebula": config.OpenNebulaAccess}
+    parts = {"grant": GrantSettings, "opennebula": config.OpenNebulaAccess, "gpu": GpuSettings}
     in_settings |= {(name, field.name) for name, part in parts.items() for field in fields(part)}
     outside = {field.name for field in fields(config.Config)} - {"settings", *parts, "files"}
 

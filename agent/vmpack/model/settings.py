@@ -55,6 +55,14 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuSettings:
+    """What is looked at of GPUs."""
+
+    devices: str = "all"
+    """As GpuSelection.parse takes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class GrantSettings:
     """How much of the offer the cloud's scheduler may use, and how it is told. No decision depends on it."""
 
