@@ -85,12 +85,14 @@ class Agent:
 
     def run(self, once: bool) -> int:
         """Start, turn until told to stop, give back, end."""
-        config, parts = self._config, real_parts(self._config, ask_guests=self._config.ask_guests)
+        config = self._config
+        parts = real_parts(config, ask_guests=config.ask_guests, look_at_gpus=True)
         # Before the first call opens the connection: who watches later hears nothing.
         parts.hypervisor.watch("BALLOON_CHANGE", lambda _uuid: self._look_now())
         with ExitStack() as at_end:
             at_end.callback(parts.hypervisor.close)
             at_end.callback(parts.guest_kills.close)
+            at_end.callback(parts.gpus.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
             at_end.enter_context(host_locks(parts.hypervisor.identity(), config.state_dir))
             parts.state.prepare()

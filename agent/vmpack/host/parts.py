@@ -19,33 +19,38 @@ from vmpack.host.loop import Actuator, Decision
 from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.hypervisor import Hypervisor
+from vmpack.model.gpu_selection import GpuSelection
 from vmpack.observe.glance import Glancer
+from vmpack.observe.gpu import GpuReader
 from vmpack.observe.guest_kills import GuestKills
 from vmpack.observe.source import HostSource
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One host's parts; `hypervisor.close()` and `guest_kills.close()` end them."""
+    """One host's parts; `close()` of the hypervisor, guest_kills and gpus ends them."""
 
     hypervisor: Hypervisor
     state: State
     source: HostSource
     glancer: Glancer
     guest_kills: GuestKills
+    gpus: GpuReader
     driver: LibvirtDriver
     actuator: Actuator
     decision: Decision
     release: Release
 
 
-def real_parts(config: Config, *, ask_guests: bool = False) -> Parts:
+def real_parts(config: Config, *, ask_guests: bool = False, look_at_gpus: bool = False) -> Parts:
     """Put the parts together; nothing is opened or written yet.
 
     With `ask_guests`, guest agents are asked for OOM kills from the first look until `guest_kills.close()`.
+    With `look_at_gpus`, the configured GPUs are in the snapshots, and held open until `gpus.close()`.
     """
     hypervisor = Hypervisor(config.connect_uri)
     guest_kills = GuestKills(Hypervisor(config.connect_uri))
+    gpus = GpuReader(GpuSelection.parse(config.gpu.devices))
     state = State(config.state_dir)
     # A clock of their own that nobody stops: a stopping agent still has memory to give back.
     clock = SystemClock()
@@ -56,6 +61,7 @@ def real_parts(config: Config, *, ask_guests: bool = False) -> Parts:
         frozen=state.frozen,
         claims=state.claims,
         guest_kills=guest_kills.counts if ask_guests else lambda _uuids: {},
+        gpus=gpus.read if look_at_gpus else lambda _users: (),
     )
     driver = LibvirtDriver(hypervisor, source.read_again)
     actuator = FirstRemembered(Executor(driver, clock), remember, state.save)
@@ -66,6 +72,7 @@ def real_parts(config: Config, *, ask_guests: bool = False) -> Parts:
         source=source,
         glancer=Glancer(hypervisor),
         guest_kills=guest_kills,
+        gpus=gpus,
         driver=driver,
         actuator=actuator,
         decision=Decision(plan, remember, alarm),

@@ -91,6 +91,11 @@ class GpuReader:
             self._closed = True
             self._changed.notify_all()
 
+    def join(self) -> None:
+        """Wait for the end that `close` began; for ever, where a call into the driver never comes back."""
+        if self._thread is not None:
+            self._thread.join()
+
     def _begin(self) -> None:
         with self._changed:
             if self._closed:
