@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vmpack.cli import agent_access, doctor_checks
+from vmpack.cli import agent_access, doctor_checks, gpu_checks
 from vmpack.cli.doctor_checks import Finding
 from vmpack.cli.safe_text import shown
 from vmpack.cli.status import is_stale
@@ -20,7 +20,7 @@ from vmpack.model.plan import Remembered
 
 DESCRIPTION = """\
 Check this host from top to bottom: Python and libvirt, the connection and its rights, KVM, memory
-pressure, swap, directories, configuration, the agent, every VM; and say how much of the promised
+pressure, swap, GPUs, directories, configuration, the agent, every VM; and say how much of the promised
 memory could be lent and where the rest is. Changes nothing."""
 
 EPILOG = """\
@@ -94,6 +94,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield doctor_checks.directory("run directory", agent_access.run_dir(args, config))
     yield doctor_checks.directory("state directory", args.state_dir or config.state_dir)
     agent_uri = yield from _agent(args)
+    yield from gpu_checks.gpus(config.gpu.devices)
     yield from _host((None if args.connect else agent_uri) or config.connect_uri, config.settings)
 
 

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "status": "the host's memory, every VM, and what was decided",
         "top": "the same, live",
         "explain": "why a VM has the memory it has, with the numbers",
+        "gpus": "the GPUs, how busy they are, and which VM has them",
         "doctor": "what on this host works, what does not, and what to do",
     },
     "Steer": {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.interval import Interval
 from vmpack.model.plan import GuestPlan
+from vmpack.publish.gpu_metrics import gpu_families
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -188,6 +189,7 @@ def _families(seen: Seen) -> Iterator[Family]:
         if value is not None:
             yield GaugeMetricFamily(metric.name, metric.help, value, unit=metric.unit)
     yield from _guest_families(seen.interval)
+    yield from gpu_families(seen.interval.snapshot.gpus)
 
 
 def _guest_families(interval: Interval) -> Iterator[Family]:
