@@ -51,6 +51,13 @@ def seen(client: AgentClient, name: str) -> GuestSnapshot | None:
     return next((guest for guest in newest(client).snapshot.guests if guest.name == name), None)
 
 
+def stands_still(guest: LabGuest, agent: AgentProcess) -> bool:
+    """Has the agent nothing more to do, and does libvirt, whose figure travels, know the balloon of now?"""
+    interval, known = newest(agent.client), seen(agent.client, guest.name)
+    holds = all(plan.verdict == "hold" for plan in interval.plan.guests)
+    return bool(known and holds and known.balloon_bytes == balloon_bytes(guest))
+
+
 def journal(agent: AgentProcess) -> list[JournalLine]:
     return [r for r in read_segments(agent.state_dir / "journal") if isinstance(r, JournalLine)]
 
@@ -62,6 +69,7 @@ def test_neither_agent_touches_a_vm_on_its_way(
     source, destination = agents
     (guest,) = boot_on(pair.a, GuestSpec("mover", memory_bytes=160 * MIB, vcpus=ONE_VCPU))
     eventually("it is packed", lambda: packed(guest))
+    eventually("it stands still", lambda: stands_still(guest, source))
     journey = Underway(pair.a, migrate(guest, pair.b, bandwidth=SLOW)).moving()
 
     leaving = eventually(
