@@ -41,12 +41,18 @@ COMMANDS: dict[str, dict[str, str]] = {
         "migrate": "move one running VM to another host",
     },
     "Cloud": {
+        "hosts": "the cloud's hosts: promised, packed, granted",
+        "vms": "the cloud's VMs, and what their owners ask for",
+        "grant": "let the scheduler use what hosts have packed",
         "opennebula": "change a live OpenNebula host's drivers to vmpack's, or back",
     },
     "Run": {
         "agent": "the service that packs this host",
         "check-config": "read the configuration and say what is wrong with it",
         "import": "CloudVAMP's settings as vmpack's configuration",
+    },
+    "Called by OpenNebula": {
+        "one-hook": "what a VMM action does on a node beside the stock one",
     },
     "Try and prove": {
         "demo": "see packing on real tiny guests, in a minute",

@@ -1,4 +1,4 @@
-"""`vmpack migrate VM DESTINATION_URI`: move one running VM to another host; with or without an agent."""
+"""`vmpack migrate VM DESTINATION`: move one running VM to another host, by libvirt or by the cloud."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ what is said in the end is what they show. When the time budget ends, or with Ct
 aborted and the VM goes on where it is. Its balloon, statistics period and policy go with it, and so
 does its lasting definition.
 
-DESTINATION_URI is the libvirt of the other host, as this host reaches it. The two libvirts move the
-VM between themselves; it needs no agent on either side, and agents leave the VM alone meanwhile."""
+DESTINATION is the libvirt of the other host, as this host reaches it (qemu+tls://HOST/system). The two
+libvirts move the VM between themselves; it needs no agent on either side, and agents leave the VM alone
+meanwhile. Under a cloud never use that: its books would be wrong.
+
+A DESTINATION without `://` is a host of the cloud: the cloud moves the VM, live or not at all. What would
+be refused is told before; success is told by the VM's history. The cloud cannot abort: past the time
+budget, or with Ctrl-C, the watching ends and it is said what goes on."""
 
 EPILOG = """\
 examples:
@@ -45,6 +50,7 @@ examples:
                                                              memory over another network
   vmpack migrate web-1 qemu+tls://host-b/system --copy-storage
                                                              its disks are local: copy them too
+  vmpack migrate 42 node-b --dry-run                         by the cloud, on its front-end: VM 42 to node-b
 
 A guest that changes its memory faster than it can be sent is held up more and more until it fits;
 the progress line shows that. More --bandwidth, --timeout or --max-downtime help.
@@ -52,6 +58,7 @@ the progress line shows that. More --bandwidth, --timeout or --max-downtime help
 --json: action, status (done, skipped, failed, aborted, unclear), detail, hint, source and destination
 (running, paused, stopped, absent, unreachable; null when nothing was begun), elapsed_s, downtime_ms,
 moved_bytes, balloon_before_bytes, balloon_bytes, warnings. With --dry-run: action, refusals.
+By the cloud: vm, destination, status (done, skipped, failed, going_on, unclear), detail, hint, elapsed_s.
 
 exit code: 0 moved (or would be), 1 not moved or unclear, 2 no such VM, 3 moved with warnings, 69 no
 libvirt here, 77 no permission, 130 interrupted and still here."""
@@ -66,7 +73,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("vm", metavar="VM", help="the VM's name or uuid")
-    parser.add_argument("destination", metavar="DESTINATION_URI", help="the other host's libvirt")
+    parser.add_argument(
+        "destination", metavar="DESTINATION", help="the other host's libvirt, or a host of the cloud"
+    )
     parser.add_argument(
         "--timeout", type=duration_s, default=600.0, metavar="TIME", help="abort after this (default 10min)"
     )
@@ -86,6 +95,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Migrate and say what came of it. Raises UsageError for an unknown VM or amounts that cannot be."""
+    if "://" not in args.destination and args.connect is None:
+        from vmpack.cli import migrate_cloud
+
+        return migrate_cloud.run(args)
     from vmpack.act.migration import Migrator
     from vmpack.clock import SystemClock
 
@@ -95,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     migrator = Migrator(source_uri, clock)
     if args.dry_run:
         return _try_dry(migrator, action, args.json)
-    with _StopSignals(clock.stop) as signals:
+    with StopSignals(clock.stop, "aborting: the VM stays where it is") as signals:
         outcome = _carry_out(migrator, action, quiet=args.json)
     if args.json:
         print(json.dumps(encode(outcome), indent=2))
@@ -190,15 +203,16 @@ def _tell(outcome: MigrationOutcome) -> None:
         out.write(f"  warning: {shown(warning)}\n")
 
 
-class _StopSignals:
-    """Ctrl-C, an ending terminal and a kind kill abort the migration, instead of leaving it unwatched."""
+class StopSignals:
+    """Ctrl-C, an ending terminal and a kind kill stop the work in an orderly way, and say `words`."""
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None], words: str) -> None:
         self.received = False
+        self._words = words
         self._stop = stop
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> _StopSignals:
+    def __enter__(self) -> StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self._before[number] = signal.signal(number, self._note)
         return self
@@ -209,6 +223,6 @@ class _StopSignals:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         if not self.received:
-            os.write(2, b"\naborting: the VM stays where it is\n")
+            os.write(2, f"\n{self._words}\n".encode())
         self.received = True
         self._stop()

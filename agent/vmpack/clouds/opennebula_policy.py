@@ -24,7 +24,6 @@ TARGET_STEP_BYTES = 16 * MIB
 """A target moves all the time, and each telling is a row written in oned's database."""
 
 _LONGEST = 32
-_OVER_LARGEST_PCT = HEADROOM_LARGEST_RATIO * 100
 
 
 def read_policy(
@@ -55,7 +54,7 @@ def read_policy(
 
 
 def applied_texts(applied: Applied) -> dict[str, str]:
-    """What the owner is told: whole numbers (KiB, percent, 0 or 1), for tools in the guest; empty: not set."""
+    """What the owner is told: whole numbers (KiB, percent, 0 or 1) for tools in the guest; empty: not set."""
     policy, target = applied.policy, applied.target_bytes
     if target is not None:
         target = -(-target // TARGET_STEP_BYTES) * TARGET_STEP_BYTES
@@ -93,7 +92,7 @@ def _headroom(text: str) -> float:
 
 
 def _mem_over(text: str) -> float:
-    return _within(_decimal(text), _OVER_LARGEST_PCT) / 100
+    return _within(_decimal(text) / 100, HEADROOM_LARGEST_RATIO)
 
 
 def _decimal(text: str) -> float:
@@ -103,9 +102,10 @@ def _decimal(text: str) -> float:
 
 
 def _within(value: float, largest: float) -> float:
+    """Rounded to what is told to agents, so that it compares equal there."""
     if not math.isfinite(value) or not 0 <= value <= largest:
         raise ValueError(value)
-    return value
+    return round(value, 6)
 
 
 def _flag(text: str) -> bool:
@@ -116,7 +116,7 @@ def _flag(text: str) -> bool:
 
 
 _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
-    "MEM_OVER": ("headroom_ratio", _mem_over, f"a percentage from 0 to {_OVER_LARGEST_PCT:g}"),
+    "MEM_OVER": ("headroom_ratio", _mem_over, f"a percentage from 0 to {HEADROOM_LARGEST_RATIO * 100:g}"),
     "VMPACK_HEADROOM": ("headroom_ratio", _headroom, "a share of use such as 30% or 0.3, at most 500%"),
     "VMPACK_FLOOR": ("floor_bytes", _floor, "an amount of memory such as 512MiB; a plain number is MiB"),
     "VMPACK_SHARES": ("shares", _shares, "a whole number from 1"),
