@@ -49,6 +49,7 @@ def test_a_real_domain_is_read_whole():
         ("<devices>", "<devices><hostdev mode='subsystem' type='mdev'/>", "pci_passthrough"),
         ("<devices>", "<devices><interface type='hostdev'/>", "pci_passthrough"),
         ("<devices>", "<launchSecurity type='sev'/><devices>", "encrypted_memory"),
+        ("<devices>", "<maxMemory slots='4' unit='KiB'>1048576</maxMemory><devices>", "memory_hotplug"),
         ("<devices>", "<cputune><vcpupin vcpu='0' cpuset='3'/></cputune><devices>", "dedicated_cpus"),
     ],
 )  # fmt: skip

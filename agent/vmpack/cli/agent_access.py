@@ -76,14 +76,15 @@ def _loaded(file: Path | None) -> Config:
         return load(())
 
 
-def client(args: argparse.Namespace) -> AgentClient:
+def client(args: argparse.Namespace, change_time_s: float | None = None) -> AgentClient:
     """A client for the agent that the options name, else for this user's own, else the host's, else a lab's.
 
-    Calls raise UnavailableError when none answers, AccessError when it refuses this user.
+    `change_time_s`: how long a change is waited for. Calls raise UnavailableError when none answers,
+    AccessError when it refuses this user.
     """
-    from vmpack.host.client import AgentClient
+    from vmpack.host.client import CHANGE_TIME_S, AgentClient
 
-    return AgentClient(_socket(args))
+    return AgentClient(_socket(args), CHANGE_TIME_S if change_time_s is None else change_time_s)
 
 
 def _socket(args: argparse.Namespace) -> Path:

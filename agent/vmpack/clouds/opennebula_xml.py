@@ -162,6 +162,11 @@ def read_action(text: str) -> ActionXml:
     return _checked("driver action", read)
 
 
+def read_domain(text: str) -> Element:
+    """The <domain> that oned makes for libvirt, with what an owner put into RAW. Raises CloudError."""
+    return _checked("domain", lambda: _root(text, "domain", DOCUMENT_LARGEST_CHARACTERS))
+
+
 def _checked(what: str, read: Callable[[], T]) -> T:
     try:
         return read()

@@ -153,6 +153,7 @@ _EXCLUSIONS = {
     "file_backed_memory": "its memory is a file, which ballooning would only punch holes in",
     "pci_passthrough": "it has a PCI device of the host, which needs all of its memory in place",
     "encrypted_memory": "its memory is encrypted",
+    "memory_hotplug": "memory can be plugged into it, of which its balloon knows nothing",
     "dedicated_cpus": "it has CPUs of its own: its owner paid for undisturbed performance",
 }
 

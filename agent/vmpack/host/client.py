@@ -31,8 +31,9 @@ _ANSWER_MAX_BYTES = 64 * 2**20
 class AgentClient:
     """The agent behind one socket. Each call is a connection of its own."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, change_time_s: float = CHANGE_TIME_S) -> None:
         self.socket_path = socket_path
+        self._change_time_s = change_time_s
 
     def status(self) -> AgentStatus:
         """The newest interval and how the agent is."""
@@ -66,8 +67,9 @@ class AgentClient:
         """Prometheus text."""
         return self._ask("GET", "/metrics", b"", READ_TIME_S)
 
-    def _post(self, cls: type[T], method: str, arguments: dict[str, Any], time_s: float = CHANGE_TIME_S) -> T:
-        answer = self._ask("POST", f"/v1/{method}", json.dumps(arguments).encode(), time_s)
+    def _post(self, cls: type[T], method: str, arguments: dict[str, Any], time_s: float | None = None) -> T:
+        body = json.dumps(arguments).encode()
+        answer = self._ask("POST", f"/v1/{method}", body, self._change_time_s if time_s is None else time_s)
         try:
             return loads(cls, answer)
         except BadDataError as error:

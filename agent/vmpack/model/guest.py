@@ -14,6 +14,7 @@ Exclusion = Literal[
     "file_backed_memory",
     "pci_passthrough",
     "encrypted_memory",
+    "memory_hotplug",
     "dedicated_cpus",
 ]
 

@@ -85,6 +85,7 @@ def _exclusions(domain: Element) -> tuple[Exclusion, ...]:
         ("file_backed_memory", domain.find("memoryBacking/source[@type='file']") is not None),
         ("pci_passthrough", _has_passthrough(domain)),
         ("encrypted_memory", domain.find("launchSecurity") is not None),
+        ("memory_hotplug", domain.find("maxMemory") is not None),
         ("dedicated_cpus", _has_dedicated_cpus(domain)),
     )
     return tuple(name for name, holds in checks if holds)
