@@ -41,32 +41,39 @@ def host_lines(gpus: Sequence[Gpu]) -> str:
 def vm_values(gpus: Sequence[Gpu], vm_uuid: str) -> dict[str, str]:
     """Values for one VM's MONITOR by name, with the units that OpenNebula's own probe gives them.
 
-    Ratios are whole percent, memory is MiB, power is W. Empty when the VM has no GPU; where the host cannot
-    see the use (a GPU that is passed through, most figures of a vGPU) there is only the count. The figures
-    are those of the devices that are the VM's alone, for what others do on a shared one is not its own.
+    Ratios are whole percent, memory is MiB, power is W. Empty when the VM has no GPU. Of GPUs that are passed
+    through there is only the count: what they do, the guest itself tells OpenNebula. Else the figures are
+    those of devices that are the VM's alone, for what others do on a shared one is not its own; 0 for none.
     """
     mine = [gpu for gpu in gpus if vm_uuid in gpu.vm_uuids]
     if not mine:
         return {}
+    count = sum(_parts_of(gpu, vm_uuid) for gpu in mine)
+    if all(gpu.is_passthrough for gpu in mine):
+        return {"GPU_COUNT": str(count)}
     whole = [gpu for gpu in mine if _is_alone(gpu, vm_uuid)]
-    migs = [part for gpu in mine for part in gpu.mig_instances if part.vm_uuids == (vm_uuid,)]
+    migs = [part for gpu in mine for part in gpu.mig_instances if _is_users(part, vm_uuid)]
     vgpus = [part for gpu in mine for part in gpu.vgpus if part.vm_uuid == vm_uuid]
     utilizations = [gpu.utilization_ratio for gpu in whole] + [part.utilization_ratio for part in vgpus]
     free = [gpu.memory_free_bytes for gpu in whole] + [part.memory_free_bytes for part in migs]
     found = {
-        "GPU_COUNT": sum(_parts_of(gpu, vm_uuid) for gpu in mine),
+        "GPU_COUNT": count,
         "GPU_UTILIZATION": _pct(_mean(utilizations)),
         "GPU_MEMORY_UTILIZATION": _pct(_mean([gpu.memory_utilization_ratio for gpu in whole])),
         "GPU_MEMORY_FREE": _mib(_sum([*free, *map(_free, vgpus)])),
         "GPU_POWER_USAGE": _watts(_sum_power(whole)),
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: str(value or 0) for name, value in found.items()}
 
 
 def _is_alone(gpu: Gpu, vm_uuid: str) -> bool:
     """True when nobody but this VM uses the GPU, and the VM uses it whole."""
-    others = any(process.vm_uuid != vm_uuid for process in gpu.processes or ())
-    return gpu.vm_uuids == (vm_uuid,) and not (gpu.mig_enabled or gpu.vgpus or others)
+    return _is_users(gpu, vm_uuid) and not (gpu.is_passthrough or gpu.mig_enabled or gpu.vgpus)
+
+
+def _is_users(part: Gpu | MigInstance, vm_uuid: str) -> bool:
+    others = any(process.vm_uuid != vm_uuid for process in part.processes or ())
+    return part.vm_uuids == (vm_uuid,) and not others
 
 
 def _parts_of(gpu: Gpu, vm_uuid: str) -> int:

@@ -74,7 +74,7 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
         "VMPACK_STATE": host_state(interval, settings.observe_only),
         "VMPACK_VERSION": settings.version,
     }
-    return _lines(values) + gpu_text.host_lines(())
+    return _lines(values) + gpu_text.host_lines(interval.snapshot.gpus)
 
 
 def _total_bytes(interval: Interval, grant: GrantSettings) -> int:
@@ -93,7 +93,10 @@ def _vm_snapshot(interval: Interval) -> str:
     plans = {plan.uuid: plan for plan in interval.plan.guests}
     snapshot = interval.snapshot
     told = [(vm.name, _unreadable_values(vm)) for vm in snapshot.unreadable]
-    told += [(guest.name, _vm_values(guest, plans.get(guest.uuid))) for guest in snapshot.guests]
+    told += [
+        (guest.name, _vm_values(guest, plans.get(guest.uuid)) | gpu_text.vm_values(snapshot.gpus, guest.uuid))
+        for guest in snapshot.guests
+    ]
     numbered = ((vm_id(name), values) for name, values in told)
     return "".join(_vm_block(number, values) for number, values in numbered if number is not None)
 
