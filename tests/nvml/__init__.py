@@ -1,0 +1,1 @@
+"""GPUs, over a double of NVIDIA's library that the real nvidia-ml-py loads."""
