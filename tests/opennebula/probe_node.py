@@ -1,4 +1,4 @@
-"""A node with our probes, as an installation leaves it, and an agent's texts on it; for tests of the probes."""
+"""A node with our probes, as an installation leaves it, and the texts of an agent; for tests of probes."""
 
 from __future__ import annotations
 
