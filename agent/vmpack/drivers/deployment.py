@@ -78,9 +78,9 @@ def _inserted(xml: str, added: dict[str, str]) -> str:
         added = {**added, "domain": f"<metadata>{added[_METADATA]}</metadata>"}
         del added[_METADATA]
     for path, text in sorted(added.items(), key=lambda item: -ends.get(item[0], 0)):
-        at = ends.get(path)
-        if at is None or data[at : at + 2] != b"</":
-            raise CloudError(f"the domain's XML has no <{path.rpartition('/')[2]}> to add to")
+        at, tag = ends.get(path), path.rpartition("/")[2]
+        if at is None or not data[at:].startswith(f"</{tag}".encode()):
+            raise CloudError(f"the domain's XML has no <{tag}> to add to")
         data = data[:at] + text.encode() + data[at:]
     return data.decode()
 

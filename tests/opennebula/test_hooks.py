@@ -1,0 +1,306 @@
+"""What vmpack does before and after a VMM action, on a libvirt in memory; with an agent and without one."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.fake_libvirt import error
+from tests.fake_vms import FakeClock
+from vmpack.act.policy_xml import policy_xml
+from vmpack.config import Config, load
+from vmpack.drivers import hooks
+from vmpack.drivers.hooks import Answer
+from vmpack.drivers.node import HOLD_S, Hold, Node
+from vmpack.errors import AccessError, AgentBusyError, BadDataError, HypervisorLostError, UnavailableError
+from vmpack.host.messages import PolicySet
+from vmpack.hypervisor import translated
+from vmpack.model.guest import GuestPolicy
+from vmpack.model.policy_namespace import POLICY_NAMESPACE
+from vmpack.observe.policy import read_policy
+from vmpack.units import MIB
+
+UUID = "5a0c7f3e-0000-4000-8000-00000000000c"
+ACTION = (
+    "<VMM_DRIVER_ACTION_DATA><HOST>a</HOST><VM><ID>12</ID><STATE>3</STATE><LCM_STATE>66</LCM_STATE>"
+    "<TEMPLATE><MEMORY>512</MEMORY></TEMPLATE></VM></VMM_DRIVER_ACTION_DATA>"
+)
+DOMAIN = "<domain type='kvm'><memory>524288</memory><devices>\n</devices><metadata>\n</metadata></domain>"
+HELD = ["migrate", "save", "resize", "snapshot_revert"]
+
+
+class Libvirt:
+    """A host with one VM, one-12, or none; stands for Hypervisor, connection and domain alike."""
+
+    def __init__(self, policy: GuestPolicy) -> None:
+        self.element = policy_xml(policy)
+        self.there = True
+        self.lost = False
+        self.versions = 9_000_000, 7_002_000
+
+    def call(self, what: str, function: Callable[[Any], Any], *, deadline_s: float = 5.0) -> Any:
+        if self.lost:
+            raise HypervisorLostError(f"could not {what}")
+        with translated(what):
+            return function(self)
+
+    def lookupByName(self, name: str) -> Libvirt:
+        if not self.there or name != "one-12":
+            raise error(libvirt.VIR_ERR_NO_DOMAIN)
+        return self
+
+    def lookupByUUIDString(self, uuid: str) -> Libvirt:
+        assert uuid == UUID
+        return self.lookupByName("one-12")
+
+    def getLibVersion(self) -> int:
+        return self.versions[0]
+
+    def getVersion(self) -> int:
+        return self.versions[1]
+
+    def UUIDString(self) -> str:
+        return UUID
+
+    def isActive(self) -> bool:
+        return True
+
+    def isPersistent(self) -> bool:
+        return False
+
+    def XMLDesc(self, _flags: int) -> str:
+        element = self.element or ""
+        opening = f'<vmpack:policy xmlns:vmpack="{POLICY_NAMESPACE}"'
+        return f"<domain><metadata>{element.replace('<policy', opening)}</metadata></domain>"
+
+    def setMetadata(self, _kind: int, text: str | None, _prefix: str, _uri: str, flags: int) -> None:
+        assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
+        self.element = text
+
+    @property
+    def policy(self) -> GuestPolicy:
+        return read_policy(ElementTree.fromstring(self.XMLDesc(0)))[0]
+
+    @policy.setter
+    def policy(self, value: GuestPolicy) -> None:
+        self.element = policy_xml(value)
+
+
+class Agent:
+    """An agent that holds VMs, or fails to."""
+
+    def __init__(self, host: Libvirt, clock: FakeClock, failure: Exception | None) -> None:
+        self.host, self.clock, self.failure = host, clock, failure
+
+    def hold(self, uuid: str, seconds: float) -> PolicySet:
+        if self.failure is not None:
+            raise self.failure
+        assert uuid == UUID
+        self.host.policy = GuestPolicy(
+            **{name: getattr(self.host.policy, name) for name in ("floor_bytes", "shares", "nominal_bytes")},
+            hold_until_s=self.clock.wall_s() + seconds,
+        )
+        return PolicySet(uuid, "one-12", self.host.policy)
+
+
+class Stage:
+    """One node, the clock on its wall, and what was asked of vmpack."""
+
+    def __init__(self, failure: Exception | None = None, policy: GuestPolicy | None = None) -> None:
+        self.policy = policy or GuestPolicy(floor_bytes=64 * MIB, nominal_bytes=256 * MIB)
+        self.host = Libvirt(self.policy)
+        self.clock = FakeClock()
+        agent = Agent(self.host, self.clock, failure)
+        self.node = Node(self.host, agent, self.clock)  # type: ignore[arg-type]
+        self.config: Config = load(())
+
+    def before(self, action: str, given: str = "", file: Path | None = None) -> Answer:
+        return hooks.before(action, 12, given, file, self.node, self.config)
+
+    def after(self, action: str, code: int, word: str, given: str = ACTION) -> Answer:
+        return hooks.after(action, 12, given, code == 0, word, self.node)
+
+
+FAILURES = [
+    None,
+    UnavailableError("no agent answers"),
+    AgentBusyError("it has no time"),
+    AccessError("not in the group"),
+]
+
+
+@pytest.fixture(params=FAILURES, ids=lambda failure: type(failure).__name__)
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return Stage(request.param)
+
+
+@pytest.mark.parametrize("action", HELD)
+@pytest.mark.parametrize("code", [0, 1])
+def test_the_vm_is_held_for_the_action_and_not_after_it(stage: Stage, action: str, code: int) -> None:
+    """Memory would move under a migration or a save, or a VM be left alone for good after one."""
+    begun = stage.before(action)
+    assert begun.warning == ""
+    until_s = stage.host.policy.hold_until_s
+    assert until_s == stage.clock.wall_s() + HOLD_S
+    stage.clock.now_s += 5
+    assert stage.after(action, code, begun.text) == Answer()
+    assert stage.host.policy.hold_until_s is None
+    assert stage.host.policy.floor_bytes == 64 * MIB
+
+
+@pytest.mark.parametrize("action", HELD)
+def test_a_hold_ends_by_itself(stage: Stage, action: str) -> None:
+    """A wrapper that was killed would leave its VM alone for ever, with what it lent gone."""
+    stage.before(action)
+    held_until_s = stage.host.policy.hold_until_s
+    assert held_until_s is not None and held_until_s <= stage.clock.wall_s() + HOLD_S
+
+
+@pytest.mark.parametrize("action", HELD)
+def test_a_longer_hold_of_somebody_stays(action: str) -> None:
+    """A person's hold would end with the next migration."""
+    stage = Stage(policy=GuestPolicy(hold_until_s=1e18, nominal_bytes=512 * MIB))
+    begun = stage.before(action)
+    assert stage.host.policy == stage.policy
+    assert stage.after(action, 0, begun.text) == Answer()
+    assert stage.host.policy == stage.policy
+
+
+def test_a_shorter_hold_of_somebody_comes_back() -> None:
+    """A person's hold would end with the action that it was set for."""
+    stage = Stage()
+    shorter = stage.clock.wall_s() + 10
+    stage.host.policy = GuestPolicy(hold_until_s=shorter)
+    begun = stage.before("migrate")
+    assert stage.host.policy.hold_until_s == stage.clock.wall_s() + HOLD_S
+    stage.after("migrate", 1, begun.text)
+    assert stage.host.policy.hold_until_s == shorter
+
+
+def test_a_hold_set_meanwhile_stays(stage: Stage) -> None:
+    """A person who holds a VM while it is saved would be overruled."""
+    begun = stage.before("migrate")
+    stage.host.policy = GuestPolicy(hold_until_s=2e9)
+    stage.after("migrate", 1, begun.text)
+    assert stage.host.policy.hold_until_s == 2e9
+
+
+def test_a_vm_that_has_moved_is_no_fault(stage: Stage) -> None:
+    """Every migration that succeeds would be logged as a trouble."""
+    begun = stage.before("migrate")
+    stage.host.there = False
+    assert stage.after("migrate", 0, begun.text) == Answer()
+
+
+@pytest.mark.parametrize("action", ["resize", "restore", "snapshot_revert"])
+def test_what_the_owner_pays_for_is_written_after_success(stage: Stage, action: str) -> None:
+    """A VM that was resized would stay as small as it was, or get what its owner no longer pays for."""
+    begun = stage.before(action, ACTION)
+    assert stage.host.policy.nominal_bytes == 256 * MIB
+    assert stage.after(action, 0, begun.text) == Answer()
+    assert stage.host.policy == GuestPolicy(floor_bytes=64 * MIB, nominal_bytes=512 * MIB)
+
+
+@pytest.mark.parametrize("action", ["resize", "restore", "snapshot_revert"])
+def test_after_a_failure_the_old_nominal_stays(stage: Stage, action: str) -> None:
+    """oned takes a failed resize back, and the VM would have been given unpaid memory."""
+    begun = stage.before(action, ACTION)
+    stage.after(action, 1, begun.text)
+    assert stage.host.policy == stage.policy
+
+
+def test_a_revert_brings_no_old_policy_back(stage: Stage) -> None:
+    """A hold or an opt-out from the day of the snapshot would hold again, and old nominals with them."""
+    begun = stage.before("snapshot_revert", ACTION)
+    stage.host.policy = GuestPolicy(opt_out=True, hold_until_s=1e18, nominal_bytes=128 * MIB)
+    stage.after("snapshot_revert", 0, begun.text)
+    assert stage.host.policy == GuestPolicy(floor_bytes=64 * MIB, nominal_bytes=512 * MIB)
+
+
+@pytest.mark.parametrize("given", ["", "<VM/>", ACTION.replace("512", "x")])
+def test_a_resize_that_is_not_understood_is_told_and_the_hold_ends(stage: Stage, given: str) -> None:
+    """A VM whose new size is not known would also be left alone."""
+    begun = stage.before("resize", given)
+    assert "cannot be used" in stage.after("resize", 0, begun.text, given).warning
+    assert stage.host.policy == stage.policy
+
+
+@pytest.mark.parametrize("action", HELD)
+def test_a_dead_libvirt_is_a_warning(action: str) -> None:
+    """The stock action would not be tried, though it may know better."""
+    stage = Stage()
+    stage.host.lost = True
+    assert stage.before(action).warning.startswith("could not look at the VM one-12")
+    assert stage.after(action, 0, "").warning.startswith("could not look at the VM one-12")
+
+
+@pytest.mark.parametrize("word", ["x", "!!", "e30", "Zm9v", "\u00fc"])
+def test_a_word_that_is_not_ours_changes_nothing(word: str) -> None:
+    """Whatever stands in the wrapper's variable would be written into a VM."""
+    stage = Stage()
+    with pytest.raises(BadDataError):
+        Hold.of_word(word)
+    assert stage.after("save", 1, word).warning
+    assert stage.host.policy == stage.policy
+
+
+def test_the_word_is_safe_for_any_shell() -> None:
+    """Over ssh the word would fall apart."""
+    hold = Hold(GuestPolicy(floor_bytes=1, hold_until_s=1.5, nominal_bytes=2**40), 1e9)
+    assert set(hold.word()) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+    assert Hold.of_word(hold.word()) == hold
+
+
+def vm_xml(folder: Path, user_template: str) -> Path:
+    text = ACTION.partition("<VM>")[2].partition("</VM>")[0]
+    (folder / "vm.xml").write_text(f"<VM>{text}<USER_TEMPLATE>{user_template}</USER_TEMPLATE></VM>")
+    return folder / "deployment.0"
+
+
+def test_a_deployment_gets_its_owner_s_policy(tmp_path: Path) -> None:
+    """What an owner asked for would hold only after the next look at the cloud."""
+    file = vm_xml(tmp_path, "<VMPACK_FLOOR>100MiB</VMPACK_FLOOR><VMPACK_OPT_OUT>yes</VMPACK_OPT_OUT>")
+    answer = Stage().before("deploy", DOMAIN, file)
+    assert answer.warning == ""
+    policy, _ = read_policy(ElementTree.fromstring(answer.text))
+    assert policy == GuestPolicy(floor_bytes=100 * MIB, opt_out=True, nominal_bytes=512 * MIB)
+
+
+def test_a_bad_wish_is_told_and_costs_nothing_else(tmp_path: Path) -> None:
+    """One typing error of an owner would leave his VM unpacked, and he would not know why."""
+    answer = Stage().before("deploy", DOMAIN, vm_xml(tmp_path, "<VMPACK_FLOOR>a lot</VMPACK_FLOOR>"))
+    assert "VMPACK_FLOOR='a lot' is not" in answer.warning
+    assert "nominal=" in answer.text
+
+
+def test_a_deployment_without_vm_xml_is_made_ready_all_the_same(tmp_path: Path) -> None:
+    """Where oned does not write that file no VM would be packed."""
+    assert "nominal=" in Stage().before("deploy", DOMAIN, tmp_path / "deployment.0").text
+    (tmp_path / "vm.xml").write_bytes(b"<VM>\xff")
+    answer = Stage().before("deploy", DOMAIN, tmp_path / "deployment.0")
+    assert "what its owner asks for is not known" in answer.warning and "nominal=" in answer.text
+
+
+@pytest.mark.parametrize("given", ["", "<domain/>", "\udcff", "<vm/>"])
+def test_a_deployment_that_is_not_understood_stays_as_it_is(given: str, tmp_path: Path) -> None:
+    """The VM would be deployed from a broken XML."""
+    answer = Stage().before("deploy", given, tmp_path / "deployment.0")
+    assert answer.text == "" and answer.warning
+
+
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [((9_000_000, 7_002_000), True), ((6_000_000, 7_002_000), False), ((9_000_000, 4_002_000), False)],
+)
+def test_page_reporting_is_asked_for_only_where_it_is_known(versions: tuple[int, int], told: bool) -> None:
+    """On an old host no VM of this driver would start."""
+    stage = Stage()
+    stage.host.versions = versions
+    assert ("freePageReporting" in stage.before("deploy", DOMAIN).text) is told
+    stage.host.lost = True
+    assert "freePageReporting" not in stage.before("deploy", DOMAIN).text
