@@ -1,0 +1,99 @@
+"""A front-end for cloud commands: a double of oned, credentials, hosts' agents behind a stand-in for ssh."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.opennebula.oned import ADMIN, Oned, served
+from vmpack.units import GIB
+
+SSH = """#!/bin/sh
+# A stand-in for ssh: the host's answer is a file; what else it was told is kept.
+while [ "$1" != "--" ]; do shift; done
+host=$2
+shift 2
+printf '%s %s\\n' "$host" "$*" >>"$SSH_HOSTS/told"
+answer=$SSH_HOSTS/$host.json
+if [ "$*" = "vmpack status --json" ] && [ -f "$answer" ]; then exec cat "$answer"; fi
+if [ "$2" = "policy" ] && [ -f "$answer" ]; then exit 0; fi
+echo "connect to host $host port 22: No route to host" >&2
+exit 255
+"""
+
+
+class FrontEnd:
+    """The machine that the commands run on."""
+
+    def __init__(self, oned: Oned, folder: Path) -> None:
+        self.oned = oned
+        self._folder = folder
+
+    def agent(self, name: str, offered: int, packed: int, vms: dict[str, int], **changes: Any) -> None:
+        """This host's agent answers so; `vms` are nominals by libvirt name."""
+        record = {
+            "version": "0.1.0",
+            "state": "active",
+            "stale": False,
+            "last_error": None,
+            "host": {"capacity_bytes": 8 * GIB, "packed_bytes": packed, "offered_bytes": offered},
+            "vms": [
+                {
+                    "uuid": f"uuid-of-{domain}",
+                    "name": domain,
+                    "nominal_bytes": nominal,
+                    "balloon_bytes": nominal,
+                    "floor_bytes": nominal // 8,
+                    "target_bytes": nominal // 2,
+                    "verdict": "hold",
+                    "policy": {},
+                }
+                for domain, nominal in vms.items()
+            ],
+        }
+        self.says(name, json.dumps(record | changes))
+
+    def says(self, name: str, text: str) -> None:
+        """Anything at all."""
+        (self._folder / f"{name}.json").write_text(text)
+
+    def silent(self, name: str) -> None:
+        """This host can no longer be reached."""
+        (self._folder / f"{name}.json").unlink()
+
+    def told(self) -> list[str]:
+        """What was said to hosts, but for questions: host and words."""
+        kept = self._folder / "told"
+        lines = kept.read_text().splitlines() if kept.exists() else []
+        return [line for line in lines if not line.endswith("vmpack status --json")]
+
+
+@pytest.fixture
+def oned() -> Oned:
+    """One oned without hosts."""
+    return Oned()
+
+
+@pytest.fixture
+def front_end(oned: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FrontEnd]:
+    """A front-end whose user is an administrator of that oned."""
+    home, hosts, programs = tmp_path / "home", tmp_path / "hosts", tmp_path / "bin"
+    for folder in (home / ".one", hosts, programs):
+        folder.mkdir(parents=True)
+    auth = home / ".one" / "one_auth"
+    auth.write_text(f"{ADMIN}\n")
+    auth.chmod(0o600)
+    (programs / "ssh").write_text(SSH)
+    (programs / "ssh").chmod(0o755)
+    for name in ("ONE_AUTH", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SSH_HOSTS", str(hosts))
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    with served(oned) as endpoint:
+        monkeypatch.setenv("ONE_XMLRPC", endpoint)
+        yield FrontEnd(oned, hosts)
