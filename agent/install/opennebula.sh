@@ -136,43 +136,45 @@ one_ours() { # SOURCE-DIR DIR
     done
 }
 
+one_found() { # what stands there, in the form of the wanted lines and the owner; files with their mode
+    for dir in $one_own_dirs; do
+        [ ! -d "$remotes/$dir" ] || find "$remotes/$dir" \( -type d -printf "dir\t$dir/%P\t-\t%u\n" \) -o \
+            \( -type l -printf "link\t$dir/%P\t%l\t%u\n" \) -o -printf "%m\t$dir/%P\t%u\n"
+    done | sed "s|/$tab|$tab|"
+}
+
 one_missing() { # of the wanted lines those that are not so yet
-    while IFS=$tab read -r kind path what; do
-        at=$remotes/$path
-        case $kind in
-        dir) [ -d "$at" ] && [ ! -L "$at" ] ;;
-        link) [ "$(readlink "$at" 2>/dev/null)" = "$what" ] ;;
-        *) [ ! -L "$at" ] && cmp -s "$what" "$at" && [ "$(stat -c %a "$at")" = "$kind" ] ;;
-        esac && [ "$(stat -c %U "$at")" = "$owner" ] || printf '%s\t%s\t%s\n' "$kind" "$path" "$what"
+    printf '%s\n' "$wanted" | { grep "^[dl]" || :; } | sed "s|\$|$tab$owner|" | { grep -vxF -e "$found" || :; } | cut -f 1-3
+    printf '%s\n' "$wanted" | { grep -v "^[dl]" || :; } | while IFS=$tab read -r mode path source; do
+        if ! printf '%s\n' "$found" | grep -qxF -e "$mode$tab$path$tab$owner" || ! cmp -s "$source" "$remotes/$path"; then
+            printf '%s\t%s\t%s\n' "$mode" "$path" "$source"
+        fi
     done
 }
 
+one_not_wanted() { # of the paths on standard input those that are not to be there
+    grep -vxF -e "$(printf '%s\n' "$wanted" | cut -f 2)" || :
+}
+
 one_stale() { # what was installed before and is not wanted any more, and links of ours that lead nowhere
-    paths=$(printf '%s\n' "$wanted" | cut -f 2)
     {
         [ ! -f "$one_manifest" ] || sed -n "s/^at$tab//p" "$one_manifest"
         for dir in $one_own_dirs; do
             [ ! -d "$remotes/$dir" ] || (cd "$remotes" && find -L "$dir" -type l)
         done
-    } | sort -u | while read -r path; do
-        if [ -e "$remotes/$path" ] || [ -L "$remotes/$path" ]; then
-            printf '%s\n' "$paths" | grep -qxF "$path" || echo "$path"
-        fi
+    } | sort -u | one_not_wanted | while read -r path; do
+        if [ -e "$remotes/$path" ] || [ -L "$remotes/$path" ]; then echo "$path"; fi
     done
 }
 
 one_foreign() { # files in our folders that are not ours: they are left alone
-    paths=$(printf '%s\n' "$wanted" | cut -f 2)
-    for dir in $one_own_dirs; do
-        [ ! -d "$remotes/$dir" ] || (cd "$remotes" && find "$dir" ! -type d)
-    done | while read -r path; do
-        printf '%s\n' "$paths" | grep -qxF "$path" || echo "$path"
-    done
+    printf '%s\n' "$found" | { grep -v "^dir$tab" || :; } | cut -f 2 | one_not_wanted
 }
 
 one_remotes() {
     wanted=$(one_wanted) || exit 1
-    missing=$(printf '%s\n' "$wanted" | one_missing)
+    found=$(one_found)
+    missing=$(one_missing)
     stale=$(one_stale)
     one_tell_remotes
     if [ -n "$missing$stale" ] || [ ! -f "$one_manifest" ]; then
@@ -181,8 +183,8 @@ one_remotes() {
     else
         say "the drivers in $remotes are as they should be"
     fi
-    for path in $(one_foreign); do
-        case " $stale " in *" $path "*) ;; *) say "left alone, though not ours: $remotes/$path" ;; esac
+    for path in $(one_foreign | { grep -vxF -e "$stale" || :; }); do
+        say "left alone, though not ours: $remotes/$path"
     done
 }
 

@@ -3,6 +3,7 @@
 # Promises: a new version replaces the old in one rename, and a configuration is never overwritten.
 
 prefix=
+nvidia_driver=/proc/driver/nvidia
 extras= # of setup.cfg, comma separated; what was installed with them once stays with them
 
 layout() { # where things go
@@ -33,12 +34,17 @@ install_program() { # MANIFEST-WRITER: packages, release, links, default configu
     done
     had_extras=$(sed -n 's/^extras\t//p' "$manifest" 2>/dev/null || :)
     [ -n "$extras" ] || extras=$had_extras
+    add_gpu_extra
     release=$home/releases/$(source_identity)
     previous=$(readlink "$home/current" 2>/dev/null || :)
     step "writing down what will be installed in $manifest" "$1"
     [ -e "$release/.complete" ] || step "installing the program in $release" install_release
     [ "$previous" = "$release" ] && [ -e "$bin/vmpack" ] && [ -e "$bin/memory_coordinator" ] || step "linking $bin/vmpack and $bin/memory_coordinator to it" point_links
     [ -e "$etc/vmpack.toml" ] || step "writing the default configuration to $etc/vmpack.toml" write_default_config
+}
+
+add_gpu_extra() { # where NVIDIA's driver is, GPUs are read
+    [ ! -e "$nvidia_driver" ] || case ,$extras, in *,gpu,*) ;; *) extras=${extras:+$extras,}gpu ;; esac
 }
 
 source_identity() {

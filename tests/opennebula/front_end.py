@@ -130,13 +130,14 @@ def front_end(tmp_path: Path, *, location: str = "one") -> FrontEnd:
     place.answers("images", "<IMAGE_POOL/>")
     place.answers("templates", "<VMTEMPLATE_POOL/>")
     if not location.count(" "):
-        installed_program(place)
+        installed_release(machine, str(place.prefix), command="opennebula")
     return place
 
 
-def installed_program(place: FrontEnd, body: str = "exit 0") -> None:
-    """The release that install.sh would make, with a fake vmpack: nothing is downloaded."""
-    installed_release(place.machine, str(place.prefix), body, command="opennebula")
+def program_does(place: FrontEnd, body: str) -> None:
+    """What the installed fake vmpack does from now on."""
+    program = place.prefix / "lib/vmpack/current/bin/vmpack"
+    program.write_text(f'#!/bin/sh\necho "vmpack $*" >>"{place.machine.base}/calls"\n{body}\n')
 
 
 def _stub(machine: Machine, one: Path, command: str, pool: str) -> None:
