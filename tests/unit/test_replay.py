@@ -20,6 +20,7 @@ from vmpack.replay.segments import Record, read_segments
 from vmpack.units import MIB
 
 COUNT = 90
+OLD_JOURNAL = Path(__file__).parent.parent / "vectors/journal"
 
 plan_of = memory.plan
 
@@ -204,3 +205,14 @@ def test_an_interval_that_is_not_there_is_said(journal: Path, capsys: pytest.Cap
     """A wrong number must not look like an interval in which nothing happened."""
     assert main(["replay", str(journal), "--show", "4711"]) == 2
     assert "4711" in capsys.readouterr().err
+
+
+def test_a_journal_of_an_older_vmpack_replays() -> None:
+    """An update would make the proof of all that was decided before it unreadable.
+
+    The segment was written by the version that had no GPUs in its snapshots and no nominal from the cloud.
+    """
+    report = replay(read_segments(OLD_JOURNAL), memory.plan)
+
+    assert report.damages == []
+    assert (report.intervals, report.actions, report.identical) == (6, 8, True)

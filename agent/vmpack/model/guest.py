@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from vmpack.model.codec import ADDED
 
 RunState = Literal["running", "paused", "other"]
 
@@ -33,7 +35,7 @@ class GuestPolicy:
     """Leave this VM alone."""
     hold_until_s: float | None = None
     """Wall-clock time (Unix seconds) until which the VM is left alone; infinity is written as 1e18."""
-    nominal_bytes: int | None = None
+    nominal_bytes: int | None = field(default=None, metadata=ADDED)
     """What the cloud promised its owner: the ceiling where the VM was built with more. The cloud's to set."""
 
 
@@ -104,7 +106,7 @@ class GuestSnapshot:
     """Processes that the guest's kernel killed for want of memory, counted since its boot; None: not told."""
     policy_faults: tuple[str, ...] = ()
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""
-    maximum_bytes: int | None = None
+    maximum_bytes: int | None = field(default=None, metadata=ADDED)
     """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
 
     @property
