@@ -192,6 +192,7 @@ def test_the_extras_are_there_by_name() -> None:
     assert set(parser["options.extras_require"]) == {
         "opennebula",
         "openstack",
+        "gpu",
         "gui",
         "replay",
         "solver",

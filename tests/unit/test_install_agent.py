@@ -202,3 +202,15 @@ def test_a_real_installation_runs_and_goes_away(tmp_path: Path) -> None:
         timeout=600,
     )
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == [prefix / "etc/vmpack/vmpack.toml"]
+
+
+@pytest.mark.parametrize(
+    ("extras", "with_driver"),
+    [("", "gpu"), ("opennebula", "opennebula,gpu"), ("opennebula,gpu", "opennebula,gpu")],
+)
+def test_where_nvidias_driver_is_gpus_can_be_read(extras: str, with_driver: str, tmp_path: Path) -> None:
+    """Nobody would guess that a host with GPUs needs one more Python package; other hosts do not get it."""
+    script = '. "$0"; nvidia_driver=$1 extras=$2; add_gpu_extra; printf %s "$extras"'
+    for driver, expected in ((tmp_path, with_driver), (tmp_path / "absent", extras)):
+        words = ["sh", "-eu", "-c", script, ROOT / "agent/install/program.sh", driver, extras]
+        assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == expected

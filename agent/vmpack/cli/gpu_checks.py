@@ -13,7 +13,7 @@ from vmpack.observe.nvml import NO_MODULE
 
 SUBJECT = "GPUs"
 _TODO = {
-    NO_MODULE: "install nvidia-ml-py for this Python (pip install 'vmpack[gpu]'), then restart the agent",
+    NO_MODULE: "run `install.sh agent` again: where the driver is, it installs nvidia-ml-py too",
 }
 _LOG = "see nvidia-smi and the kernel's log (dmesg | grep NVRM)"
 
