@@ -14,6 +14,7 @@ import xmlrpc.client
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
+from xml.parsers.expat import ExpatError
 
 from vmpack.clouds.opennebula_access import Login
 from vmpack.errors import (
@@ -78,9 +79,14 @@ class OpenNebulaClient:
             raise self._lost(method, str(error)) from error
         except pyone.OneException as error:
             raise CloudError(f"{method}: oned cannot do that: {self._safe(error)}", _OWN_FAULT) from error
-        except xmlrpc.client.Error as error:
-            raise self._odd(method, type(error).__name__) from error
-        except (ValueError, TypeError, OverflowError, ArithmeticError, LookupError, SyntaxError) as error:
+        except (
+            xmlrpc.client.Error,
+            ExpatError,
+            ValueError,
+            TypeError,
+            ArithmeticError,
+            LookupError,
+        ) as error:
             raise self._odd(method, type(error).__name__) from error
 
     def _refused(self, answer: list[Any] | tuple[Any, ...]) -> CloudError:
