@@ -7,8 +7,6 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import Any
-from xml.sax.saxutils import escape
 
 import libvirt
 import pytest
@@ -16,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.opennebula import template
 from tests.real.agent_process import QUICK, AgentProcess, packed
+from tests.real.paused import start_paused
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
@@ -34,8 +33,6 @@ ASLEEP = (
     "-rf %s%n{0}",
     "one-17",
 )
-MACHINE = """<os><type arch='x86_64' machine='q35'>hvm</type></os>
-<devices><controller type='usb' model='none'/><memballoon model='virtio'/></devices>"""
 NAMES = {BOOTED, *ASLEEP}
 
 
@@ -49,12 +46,6 @@ def booted(lab: Lab) -> Iterator[LabGuest]:
     started.destroy()
     for domain in paused:
         domain.destroy()
-
-
-def start_paused(lab: Lab, name: str) -> Any:
-    """The virDomain of an empty VM of this name, however odd, that does not run."""
-    xml = f"<domain type='qemu'><name>{escape(name)}</name><memory unit='MiB'>128</memory>{MACHINE}</domain>"
-    return lab.hypervisor.connection().createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
 
 
 @pytest.fixture(scope="module")
