@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.opennebula import remotes
 from tests.unit.install_machine import ROOT, Machine, debian_machine, installed_release
 
-MORE_PROGRAMS = "chown cmp date getent id mktemp printf python3 sleep stat"
+MORE_PROGRAMS = "chown cmp date getent mktemp printf python3 sleep stat"
 OURS = ("probes", "drivers", "onegate_scripts")
 MONITORD = 'IM_MAD = [\n    NAME = "kvm",\n    ARGUMENTS = "-r 3 -t 15 -w 90 kvm" ]\n'
 ONED = 'VM_MAD = [\n    NAME = "kvm",\n    ARGUMENTS = "-t 15 -r 0 kvm -p",\n    TYPE = "kvm" ]\n'
@@ -105,8 +105,8 @@ def front_end(tmp_path: Path, *, location: str = "one") -> FrontEnd:
     machine = debian_machine(tmp_path)
     for name in MORE_PROGRAMS.split():
         link = tmp_path / "bin" / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(str(shutil.which(name)))
+        if not link.is_symlink():
+            link.symlink_to(str(shutil.which(name)))
     machine.has("id", f'case "$1" in -un) echo {getpass.getuser()} ;; *) echo 1000 ;; esac')
     for name in OURS:
         shutil.copytree(ROOT / name, machine.checkout / name)

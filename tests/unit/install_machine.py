@@ -30,6 +30,8 @@ class Machine:
     def has(self, program: str, body: str) -> None:
         """Put a program on its PATH; every call is written down."""
         path = self.base / "bin" / program
+        # It may be a link to this machine's own program, which must not be written to.
+        path.unlink(missing_ok=True)
         path.write_text(f'#!/bin/sh\necho "{program} $*" >>"{self.base}/calls"\n{body}\n')
         path.chmod(0o755)
 
