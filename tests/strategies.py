@@ -15,6 +15,7 @@ policies = st.builds(
     floor_bytes=st.none() | st.integers(0, 600 << 20),
     shares=st.none() | st.integers(1, 100_000),
     headroom_ratio=st.none() | st.floats(0, 4),
+    headroom_min_bytes=st.none() | st.integers(0, 2**34),
     opt_out=st.booleans(),
     hold_until_s=st.none() | st.just(4e9),
 )

@@ -243,6 +243,15 @@ def test_hold_asks_for_the_right_time(
     assert agent.asked == [("hold", "web", asked)]
 
 
+NOTHING_SET = {
+    "floor_bytes": None,
+    "shares": None,
+    "headroom_ratio": None,
+    "headroom_min_bytes": None,
+    "opt_out": False,
+}
+
+
 @pytest.mark.parametrize(
     ("options", "changes"),
     [
@@ -250,10 +259,11 @@ def test_hold_asks_for_the_right_time(
         (["--headroom", "30%"], {"headroom_ratio": 0.3}),
         (["--opt-out"], {"opt_out": True}),
         (["--opt-in"], {"opt_out": False}),
-        (["--reset"], {"floor_bytes": None, "shares": None, "headroom_ratio": None, "opt_out": False}),
+        (["--headroom-min", "64MiB"], {"headroom_min_bytes": 64 * MIB}),
+        (["--reset"], NOTHING_SET),
         (
             ["--reset", "--floor", "100MiB", "--opt-out"],
-            {"floor_bytes": 100 * MIB, "shares": None, "headroom_ratio": None, "opt_out": True},
+            NOTHING_SET | {"floor_bytes": 100 * MIB, "opt_out": True},
         ),
     ],
 )

@@ -52,6 +52,15 @@ def test_unused_memory_is_packed_down_to_use_and_headroom():
     assert targets(decided) == {"g1": 146}
 
 
+def test_a_vms_own_least_headroom_holds_instead_of_the_hosts():
+    """An owner who asked for room that is always free must have it, also on a small guest."""
+    roomy = guest(used=60, policy=GuestPolicy(headroom_min_bytes=64 * MIB))
+    tight = guest(used=60, policy=GuestPolicy(headroom_min_bytes=0, headroom_ratio=0.0))
+
+    assert targets(plan(host(roomy), NOTHING, EAGER)) == {"g1": 178}
+    assert targets(plan(host(tight), NOTHING, EAGER)) == {"g1": 114}
+
+
 def test_a_new_vm_is_left_alone_until_it_has_been_calm():
     """A booting guest would be squeezed before it shows what it needs."""
     snapshot = host(guest())

@@ -14,6 +14,7 @@ def policy_xml(policy: GuestPolicy) -> str | None:
         "floor": None if policy.floor_bytes is None else str(policy.floor_bytes),
         "shares": None if policy.shares is None else str(policy.shares),
         "headroom": None if policy.headroom_ratio is None else repr(policy.headroom_ratio),
+        "headroom_min": None if policy.headroom_min_bytes is None else str(policy.headroom_min_bytes),
         "opt_out": "yes" if policy.opt_out else None,
         "hold_until": None if policy.hold_until_s is None else repr(policy.hold_until_s),
         NOMINAL_ATTRIBUTE: None if policy.nominal_bytes is None else str(policy.nominal_bytes),

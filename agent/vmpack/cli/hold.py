@@ -22,7 +22,8 @@ examples:
   vmpack hold db-1                 until it is ended
   vmpack hold db-1 --off           end it
 
---json: uuid, name, policy {floor_bytes, shares, headroom_ratio, opt_out, hold_until_s}.
+--json: uuid, name, policy {floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out,
+hold_until_s, nominal_bytes}.
 
 exit code: 0 ok, 2 no such VM, 69 no agent answers, 77 no permission."""
 

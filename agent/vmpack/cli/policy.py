@@ -27,8 +27,8 @@ examples:
   vmpack policy db-1 --reset                       the host's settings hold again
   vmpack policy db-1 --reset --shares 500          the same, but for these shares
 
---json: uuid, name, policy {floor_bytes, shares, headroom_ratio, opt_out, hold_until_s}; null means
-the host's setting.
+--json: uuid, name, policy {floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out,
+hold_until_s, nominal_bytes}; null means the host's setting.
 
 exit code: 0 ok, 2 no such VM or a value out of range, 69 no agent answers, 77 no permission."""
 
@@ -46,6 +46,9 @@ def add_parser(subparsers: Any) -> None:
         "--shares", type=int, metavar="N", help="weight under scarcity, 1..100000; 1000 is usual"
     )
     parser.add_argument("--headroom", type=ratio, metavar="RATIO", help="room kept above use: 0.3 or 30%%")
+    parser.add_argument(
+        "--headroom-min", type=memory_bytes, metavar="SIZE", help="that room is at least this: 64MiB"
+    )
     taking_part = parser.add_mutually_exclusive_group()
     taking_part.add_argument("--opt-out", action="store_true", help="leave this VM alone")
     taking_part.add_argument("--opt-in", action="store_true", help="let it take part again")
@@ -74,7 +77,12 @@ def run(args: argparse.Namespace) -> int:
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of GuestPolicy that the options name."""
-    given = {"floor_bytes": args.floor, "shares": args.shares, "headroom_ratio": args.headroom}
+    given = {
+        "floor_bytes": args.floor,
+        "shares": args.shares,
+        "headroom_ratio": args.headroom,
+        "headroom_min_bytes": args.headroom_min,
+    }
     named = {field: value for field, value in given.items() if value is not None}
     if args.opt_out or args.opt_in:
         named["opt_out"] = args.opt_out

@@ -34,9 +34,10 @@ examples:
 what an owner may set in the VM's attributes (USER_TEMPLATE), under OpenNebula:
   VMPACK_FLOOR     never less than this: 512MiB; a plain number is MiB
   VMPACK_HEADROOM  kept above use, as a share of it: 30% (or MEM_OVER, in percent)
+  MIN_FREE_MEM     the least that is kept above use, in KiB
   VMPACK_SHARES    weight under scarcity, at most opennebula.shares_max
   VMPACK_OPT_OUT   yes: leave the VM alone
-what holds is in VMPACK_APPLIED_*: FLOOR and TARGET in KiB, MEM_OVER in percent, SHARES, OPT_OUT and
+what holds is in VMPACK_APPLIED_*: FLOOR, MIN_FREE and TARGET in KiB, MEM_OVER in percent, SHARES, OPT_OUT and
 POLICY (1: what the owner asked for).
 
 --json: vms [{id, name, domain, state, running, host_id, host_name, nominal_bytes, balloon_bytes,

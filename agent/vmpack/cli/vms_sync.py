@@ -54,6 +54,8 @@ def policy_options(policy: GuestPolicy) -> list[str]:
         options += ["--shares", str(policy.shares)]
     if policy.headroom_ratio is not None:
         options += ["--headroom", f"{policy.headroom_ratio:.6f}"]
+    if policy.headroom_min_bytes is not None:
+        options += ["--headroom-min", str(policy.headroom_min_bytes)]
     return [*options, "--opt-out"] if policy.opt_out else options
 
 

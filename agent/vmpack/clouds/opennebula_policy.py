@@ -44,9 +44,10 @@ def read_policy(
             values[field] = read(text)
         except (ValueError, OverflowError):
             faults.append(f"{name}={text!r:.40} is not {wanted}")
-    if values.get("floor_bytes", 0) > nominal_bytes:
-        faults.append(f"VMPACK_FLOOR is above its memory, {format_bytes(nominal_bytes)}: that holds")
-        values["floor_bytes"] = nominal_bytes
+    for name, field in (("VMPACK_FLOOR", "floor_bytes"), ("MIN_FREE_MEM", "headroom_min_bytes")):
+        if values.get(field, 0) > nominal_bytes:
+            faults.append(f"{name} is above its memory, {format_bytes(nominal_bytes)}: that holds")
+            values[field] = nominal_bytes
     if values.get("shares", 0) > shares_max:
         faults.append(f"VMPACK_SHARES is above {shares_max}, the most that an owner may set: that holds")
         values["shares"] = shares_max
@@ -64,6 +65,7 @@ def applied_texts(applied: Applied) -> dict[str, str]:
         f"{APPLIED}MEM_OVER": ""
         if policy.headroom_ratio is None
         else str(round(policy.headroom_ratio * 100)),
+        f"{APPLIED}MIN_FREE": _kib(policy.headroom_min_bytes),
         f"{APPLIED}SHARES": "" if policy.shares is None else str(policy.shares),
         f"{APPLIED}OPT_OUT": "1" if policy.opt_out else "0",
         f"{APPLIED}TARGET": _kib(target),
@@ -76,6 +78,12 @@ def _kib(amount_bytes: int | None) -> str:
 
 def _floor(text: str) -> int:
     return int(text) * MIB if re.fullmatch(r"[0-9]{1,9}", text) else parse_bytes(text)
+
+
+def _kib_bytes(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise ValueError(text)
+    return int(text) * KIB
 
 
 def _shares(text: str) -> int:
@@ -118,6 +126,7 @@ def _flag(text: str) -> bool:
 _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "MEM_OVER": ("headroom_ratio", _mem_over, f"a percentage from 0 to {HEADROOM_LARGEST_RATIO * 100:g}"),
     "VMPACK_HEADROOM": ("headroom_ratio", _headroom, "a share of use such as 30% or 0.3, at most 500%"),
+    "MIN_FREE_MEM": ("headroom_min_bytes", _kib_bytes, "a whole number of KiB"),
     "VMPACK_FLOOR": ("floor_bytes", _floor, "an amount of memory such as 512MiB; a plain number is MiB"),
     "VMPACK_SHARES": ("shares", _shares, "a whole number from 1"),
     "VMPACK_OPT_OUT": ("opt_out", _flag, "yes or no"),

@@ -170,8 +170,11 @@ def _need(
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
     ratio = guest.policy.headroom_ratio
     elastic = int((settings.headroom_ratio if ratio is None else ratio) * used)
-    if elastic < settings.headroom_min_bytes:
-        elastic = settings.headroom_min_bytes
+    smallest = guest.policy.headroom_min_bytes
+    if smallest is None:
+        smallest = settings.headroom_min_bytes
+    if elastic < smallest:
+        elastic = smallest
     rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))
     bare = used + kernel + fixed
     least = bare + rise

@@ -43,6 +43,7 @@ def _wanted(vm: CloudVm, present: GuestPolicy) -> GuestPolicy:
         floor_bytes=asked.floor_bytes,
         shares=asked.shares,
         headroom_ratio=asked.headroom_ratio,
+        headroom_min_bytes=asked.headroom_min_bytes,
         opt_out=asked.opt_out,
     )
 

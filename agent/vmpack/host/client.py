@@ -44,7 +44,7 @@ class AgentClient:
         return self._post(Explanation, "explain", {"vm": vm}, READ_TIME_S)
 
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
-        """Change floor_bytes, shares, headroom_ratio or opt_out; None puts one back to the default."""
+        """Change fields of the VM's policy (see host/service.py); None puts one back to the default."""
         return self._post(PolicySet, "set_policy", {"vm": vm, "changes": dict(changes)})
 
     def hold(self, vm: str, seconds: float | None) -> PolicySet:

@@ -37,6 +37,8 @@ class GuestPolicy:
     """Wall-clock time (Unix seconds) until which the VM is left alone; infinity is written as 1e18."""
     nominal_bytes: int | None = field(default=None, metadata=ADDED)
     """What the cloud promised its owner: the ceiling where the VM was built with more. The cloud's to set."""
+    headroom_min_bytes: int | None = field(default=None, metadata=ADDED)
+    """That elastic room is at least this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "floor": ("floor_bytes", _floor, "an amount of memory such as 100MiB"),
     "shares": ("shares", _shares, f"a whole number from 1 to {SHARES_LARGEST}"),
     "headroom": ("headroom_ratio", _headroom, f"a ratio from 0 to {HEADROOM_LARGEST_RATIO:g}"),
+    "headroom_min": ("headroom_min_bytes", _floor, "an amount of memory such as 100MiB"),
     "opt_out": ("opt_out", _opt_out, "yes or no"),
     "hold_until": ("hold_until_s", _hold_until, "a Unix time in seconds"),
     NOMINAL_ATTRIBUTE: ("nominal_bytes", read_nominal, "a number of bytes"),
