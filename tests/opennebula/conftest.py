@@ -33,8 +33,16 @@ class FrontEnd:
         self.oned = oned
         self._folder = folder
 
-    def agent(self, name: str, offered: int, packed: int, vms: dict[str, int], **changes: Any) -> None:
-        """This host's agent answers so; `vms` are nominals by libvirt name."""
+    def agent(
+        self,
+        name: str,
+        offered: int,
+        packed: int,
+        vms: dict[str, int],
+        policy: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        """This host's agent answers so; `vms` are nominals by libvirt name, all with this policy."""
         record = {
             "version": "0.1.0",
             "state": "active",
@@ -50,7 +58,7 @@ class FrontEnd:
                     "floor_bytes": nominal // 8,
                     "target_bytes": nominal // 2,
                     "verdict": "hold",
-                    "policy": {},
+                    "policy": policy or {},
                 }
                 for domain, nominal in vms.items()
             ],
