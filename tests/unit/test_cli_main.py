@@ -89,7 +89,6 @@ def test_a_mistyped_command_gets_a_suggestion(capsys: pytest.CaptureFixture[str]
         ["explain", "web"],
         ["hold", "web"],
         ["policy", "web", "--opt-out"],
-        ["balloon", "web", "1GiB"],
     ],
 )
 def test_without_an_agent_one_line_and_what_to_do(

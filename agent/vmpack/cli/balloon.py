@@ -1,4 +1,4 @@
-"""`vmpack balloon VM SIZE`: set one VM's memory by hand, through the agent, inside its limits."""
+"""`vmpack balloon VM SIZE`: set one VM's memory by hand, inside its limits; with or without an agent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 from vmpack.cli import agent_access
 from vmpack.cli.action_text import outcome_line
 from vmpack.cli.amounts import memory_bytes
+from vmpack.errors import AgentBusyError, UnavailableError
+from vmpack.model.action import Outcome
 from vmpack.model.codec import encode
 
 DESCRIPTION = """\
-Set one VM's balloon by hand, and hold the VM so that it stays there. The agent refuses a size below
-what the VM needs or beyond what the host can hold, and says the numbers."""
+Set one VM's balloon by hand, and hold the VM so that it stays there. A size below what the VM needs or
+beyond what the host can hold is refused, with the numbers. Without an agent it is done directly, by the
+same rules: a VM that does not report its use may then need all that it has."""
 
 EPILOG = """\
 examples:
@@ -23,8 +26,8 @@ examples:
 --json: action {kind, uuid, name, from_bytes, to_bytes, nominal_bytes}, status (done, partial,
 skipped, failed), detail, reached_bytes.
 
-exit code: 0 done, 1 failed, 2 refused, 3 it did not arrive at the size yet, 69 no agent answers or
-it may change nothing, 77 no permission."""
+exit code: 0 done, 1 failed, 2 refused, 3 it did not arrive at the size yet, 69 no libvirt, or the agent
+may change nothing, 77 no permission."""
 
 _EXIT_CODES = {"done": 0, "partial": 3, "skipped": 1, "failed": 1}
 
@@ -40,14 +43,25 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("vm", metavar="VM", help="the VM's name or uuid")
     parser.add_argument("size", type=memory_bytes, metavar="SIZE", help="what it shall have: 768MiB, 2GiB")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    agent_access.add_arguments(parser)
+    agent_access.add_arguments(parser, any_libvirt=True)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask the agent and say what came of it. Raises VmpackError with the numbers when it refuses."""
-    outcome = agent_access.client(args).balloon(args.vm, args.size)
+    """Do it and say what came of it. Raises VmpackError with the numbers when it is refused."""
+    outcome = _outcome(args)
     if args.json:
         print(json.dumps(encode(outcome), indent=2))
         return _EXIT_CODES[outcome.status]
     print(f"{outcome_line(outcome)}; held there until `vmpack hold VM --off`")
     return _EXIT_CODES[outcome.status]
+
+
+def _outcome(args: argparse.Namespace) -> Outcome:
+    try:
+        return agent_access.client(args).balloon(args.vm, args.size)
+    except AgentBusyError:
+        raise
+    except UnavailableError:
+        from vmpack.host.offline import balloon_offline
+
+        return balloon_offline(agent_access.configuration(args), args.vm, args.size)

@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "hold": "leave one VM alone for a while",
         "policy": "a VM's own floor, shares and headroom",
         "balloon": "set one VM's memory by hand",
+        "pin": "bind one vCPU to some of this host's CPUs",
         "migrate": "move one running VM to another host",
     },
     "Cloud": {

@@ -1,4 +1,4 @@
-"""Gives memory back without an agent: `vmpack release` when the agent is dead, and its preview.
+"""What is done without an agent: `vmpack release` when the agent is dead, its preview, and `vmpack balloon`.
 
 Called by the command line and by the service manager when the agent died for good. Promises that no agent
 works on the same libvirt meanwhile, and that the next one repacks nothing that was asked back.
@@ -13,10 +13,12 @@ from contextlib import contextmanager
 
 from vmpack.config import Config
 from vmpack.errors import VmpackError
+from vmpack.host.by_hand import plan_by_hand, refuse_frozen
 from vmpack.host.lock import host_locks
 from vmpack.host.messages import GivenBack
 from vmpack.host.parts import Parts, real_parts
 from vmpack.host.service import FOR_EVER_S, find_vm
+from vmpack.model.action import Outcome
 from vmpack.model.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,25 @@ def release_offline(config: Config, vm: str | None) -> GivenBack:
         given, remembered = parts.release.carry_out(parts.state.remembered(), config.settings, uuids)
         _try_to_keep(lambda: parts.state.save(remembered))
         return given
+
+
+def balloon_offline(config: Config, vm: str, size_bytes: int) -> Outcome:
+    """Set one VM's balloon by hand and hold the VM, by the rules of an agent. Raises as `release_offline`.
+
+    Raises UsageError, too, for a size that the VM or the host cannot do with, UnavailableError while the host
+    is frozen.
+    """
+    with _alone(config) as parts:
+        snapshot = parts.source.observe()
+        refuse_frozen(snapshot)
+        guest = find_vm(snapshot, vm)
+        remembered = parts.state.remembered()
+        plan = plan_by_hand(snapshot, guest, size_bytes, remembered, config.settings, parts.decision.plan)
+        held = dataclasses.replace(guest.policy, hold_until_s=FOR_EVER_S)
+        parts.driver.write_policy(guest.uuid, held)
+        outcomes = parts.actuator.carry_out(plan)
+        _try_to_keep(lambda: parts.state.save(parts.decision.remember(plan, outcomes, snapshot.time_s)))
+        return outcomes[0]
 
 
 def preview_release(config: Config, vm: str | None) -> Plan:

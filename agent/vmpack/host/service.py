@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vmpack.clock import Clock
-from vmpack.decide.explain import words
 from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
+from vmpack.host.by_hand import plan_by_hand, refuse_frozen
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
 from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
 from vmpack.host.release import Release
 from vmpack.host.state import State
-from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.action import Outcome
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.interval import AgentStatus, Interval
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 FOR_EVER_S = HOLD_UNTIL_LARGEST_S
 """`hold_until_s` of a hold that only `vmpack hold VM --off` ends."""
 
-SIZE_LARGEST_BYTES = 2**63 - 1
 POLICY_SEEN_S = 2.0
 POLL_S = 0.02
 
@@ -122,28 +121,13 @@ class HostService:
         Raises UsageError with the numbers when the size is below what the VM needs, above its nominal memory
         or beyond the host's budget; UnavailableError while observing or frozen.
         """
-        if not 0 < size_bytes <= SIZE_LARGEST_BYTES:
-            raise UsageError("no VM can have a balloon of that size", "name a size such as 512MiB")
         with self._loop.lock:
             snapshot = self._changeable_snapshot()
             guest = find_vm(snapshot, vm)
-            free = _without_hold(snapshot, guest)
-            plan = self._decision.plan(free, self._loop.remembered, self._loop.settings)
-            mine = next(entry for entry in plan.guests if entry.uuid == guest.uuid)
-            if mine.verdict == "excluded" and (guest.exclusions or guest.job or guest.state != "running"):
-                raise UsageError(f"{printable(guest.name)} is left alone: {words(mine.reasons[0])[0]}")
-            _check_size(guest, max(mine.floor_bytes, mine.minimum_bytes), plan.room_bytes, size_bytes)
-            self._hold(guest, None)
-            known = plan.remembered.guests.get(guest.uuid)
-            action = SetMemory(
-                guest.uuid,
-                guest.name,
-                guest.balloon_bytes,
-                size_bytes,
-                guest.nominal_bytes,
-                known.promised_bytes if known else 0,
+            by_hand = plan_by_hand(
+                snapshot, guest, size_bytes, self._loop.remembered, self._loop.settings, self._decision.plan
             )
-            by_hand = dataclasses.replace(plan, actions=(action,))
+            self._hold(guest, None)
             outcomes = self._actuator.carry_out(by_hand)
             self._loop.keep(self._decision.remember(by_hand, outcomes, snapshot.time_s))
             log.info("by hand: %s", outcome_line(outcomes[0]))
@@ -193,8 +177,7 @@ class HostService:
         if self._loop.status.observe_only:
             raise UnavailableError("the agent only observes", "start it without --observe to change things")
         snapshot = self._source.observe()
-        if snapshot.frozen:
-            raise UnavailableError("this host is frozen, so nothing is changed", "vmpack freeze --off")
+        refuse_frozen(snapshot)
         return snapshot
 
     def _hold(self, guest: GuestSnapshot, seconds: float | None) -> PolicySet:
@@ -217,14 +200,6 @@ class HostService:
             if not seen or seen[0].policy != before.policy or self._clock.wait(POLL_S):
                 return
         log.warning("%s: the new policy is written but not seen yet", printable(before.name))
-
-
-def _without_hold(snapshot: HostSnapshot, guest: GuestSnapshot) -> HostSnapshot:
-    """The same host, with this VM not held: so the decision says what the VM needs."""
-    policy = dataclasses.replace(guest.policy, hold_until_s=None)
-    free = dataclasses.replace(guest, policy=policy)
-    guests = tuple(free if other.uuid == guest.uuid else other for other in snapshot.guests)
-    return dataclasses.replace(snapshot, guests=guests)
 
 
 def find_vm(snapshot: HostSnapshot, wanted: str) -> GuestSnapshot:
@@ -255,27 +230,6 @@ def _newest(status: AgentStatus) -> Interval:
             "try again in a moment",
         )
     return status.interval
-
-
-def _check_size(guest: GuestSnapshot, least_bytes: int, room_bytes: int, size_bytes: int) -> None:
-    name, shown = printable(guest.name), format_bytes(size_bytes)
-    if size_bytes > guest.nominal_bytes:
-        raise UsageError(
-            f"{name} was promised {format_bytes(guest.nominal_bytes)}, so it cannot get {shown}",
-            "name a smaller size",
-        )
-    if size_bytes < least_bytes:
-        raise UsageError(
-            f"{name} needs {format_bytes(least_bytes)}, so it is not taken down to {shown}",
-            f"vmpack explain {name} shows where that comes from",
-        )
-    growth_bytes = size_bytes - guest.balloon_bytes
-    if growth_bytes > max(0, room_bytes):
-        left = format_bytes(max(0, room_bytes))
-        raise UsageError(
-            f"{name} would grow by {format_bytes(growth_bytes)}, but the host has {left} left",
-            "free memory on the host first",
-        )
 
 
 def _policy_value(guest: GuestSnapshot, name: str, value: Any) -> Any:

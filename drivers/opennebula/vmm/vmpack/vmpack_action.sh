@@ -12,10 +12,8 @@ limit_s=20
 answer=
 warned=
 
-vmpack=
-for program in "${VMPACK_PROGRAM:-/opt/vmpack/current/bin/vmpack}" /usr/local/bin/vmpack /usr/bin/vmpack; do
-    [ ! -x "$program" ] || { vmpack=$program && break; }
-done
+# shellcheck source=drivers/opennebula/vmm/vmpack/vmpack_program.sh
+. "$here/vmpack_program.sh"
 
 # oned appends the VM's id and the host's name to the arguments of every action
 vmid='' last=''
