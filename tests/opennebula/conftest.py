@@ -42,7 +42,11 @@ class FrontEnd:
         policy: dict[str, Any] | None = None,
         **changes: Any,
     ) -> None:
-        """This host's agent answers so; `vms` are nominals by libvirt name, all with this policy."""
+        """This host's agent answers so; `vms` are nominals by libvirt name, all with this policy.
+
+        All have lent the same part of what is packed.
+        """
+        lent = packed // max(1, len(vms))
         record = {
             "version": "0.1.0",
             "state": "active",
@@ -54,7 +58,7 @@ class FrontEnd:
                     "uuid": f"uuid-of-{domain}",
                     "name": domain,
                     "nominal_bytes": nominal,
-                    "balloon_bytes": nominal,
+                    "balloon_bytes": max(0, nominal - lent),
                     "floor_bytes": nominal // 8,
                     "target_bytes": nominal // 2,
                     "verdict": "hold",

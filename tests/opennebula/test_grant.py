@@ -255,6 +255,16 @@ def test_one_hosts_failure_costs_no_other(
     assert "node-b: went from nothing to 2 GiB granted" in said.out and "node-a: not written" in said.err
 
 
+def test_one_drs_that_acts_by_itself_is_warned_of(
+    oned: Oned, host: OnedHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It takes a lowered grant for an overfull host, and moves VMs away that have all that they need."""
+    oned.clusters[0].template = parse('ONE_DRS=[ POLICY="PACK", AUTOMATION="full" ]')
+
+    assert main(["hosts"]) == 0
+    assert "it drains the host" in capsys.readouterr().out
+
+
 def test_hosts_that_are_not_ours_are_left_alone(
     oned: Oned, host: OnedHost, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,10 +99,11 @@ def _plans(args: argparse.Namespace, cloud: Cloud, settings: Any, now_s: float) 
     if args.off:
         return [plan_withdrawal(host) for host in hosts]
     answers = cloud_access.agents_of(hosts)
+    nominals = {vm.domain: vm.nominal_bytes for vm in cloud.vms()}
     newest = {host.id: host for host in cloud.hosts()}
     unknown = NoReport("it was not asked")
     return [
-        plan_grant(newest[host.id], answers.get(host.name, unknown), settings, now_s)
+        plan_grant(newest[host.id], nominals, answers.get(host.name, unknown), settings, now_s)
         for host in hosts
         if host.id in newest
     ]

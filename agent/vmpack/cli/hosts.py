@@ -31,7 +31,7 @@ there, granted what vmpack added for the scheduler (`vmpack grant`), free what t
 free now; packed and offered are what the host's agent says.
 
 --json: hosts [{id, name, state (up, disabled, down), cluster, managed, total_bytes, own_bytes,
-promised_bytes, granted_bytes, free_bytes, reserved, vms [domain], fault, agent {state, stale,
+promised_bytes, granted_bytes, free_bytes, reserved, vms [domain], fault, notes, agent {state, stale,
 packed_bytes, offered_bytes, version} or {fault} or null}], faults. granted_bytes is null without a grant.
 
 exit code: 0 ok, 2 no such host, 3 something could not be read, 69 no answer from the cloud, 77 no
@@ -106,6 +106,7 @@ def _record(host: CloudHost, answer: AgentAnswer | None) -> dict[str, Any]:
         "reserved": host.base_words,
         "vms": list(host.domains),
         "fault": host.fault or None,
+        "notes": list(host.notes),
         "agent": agent,
     }
 
@@ -129,7 +130,7 @@ def _show(hosts: list[CloudHost], answers: dict[str, AgentAnswer]) -> None:
     table.add_column("agent")
     for host in hosts:
         answer = answers.get(host.name)
-        known = isinstance(answer, AgentReport)
+        report = answer if isinstance(answer, AgentReport) else None
         table.add_row(
             shown(host.name),
             host.state if host.managed else f"{host.state}, not vmpack's",
@@ -137,11 +138,11 @@ def _show(hosts: list[CloudHost], answers: dict[str, AgentAnswer]) -> None:
             format_bytes(host.promised_bytes),
             "-" if host.granted_bytes is None else format_bytes(host.granted_bytes),
             format_bytes(host.capacity_bytes - host.promised_bytes),
-            format_bytes(answer.packed_bytes) if isinstance(answer, AgentReport) else "-",
-            format_bytes(answer.offered_bytes) if known and isinstance(answer, AgentReport) else "-",
+            "-" if report is None else format_bytes(report.packed_bytes),
+            "-" if report is None else format_bytes(report.offered_bytes),
             agent_words(answer),
         )
     screen.print(table)
     for host in hosts:
-        if host.fault:
-            screen.print(f"{shown(host.name)}: {shown(host.fault)}")
+        for line in (*filter(None, (host.fault,)), *(host.notes if host.managed else ())):
+            screen.print(f"{shown(host.name)}: {shown(line)}")

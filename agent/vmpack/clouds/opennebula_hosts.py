@@ -38,6 +38,16 @@ def cloud_host(host: HostXml, clusters: Mapping[int, ClusterXml]) -> CloudHost:
         base_words=_words(found),
         domains=tuple(f"one-{number}" for number in host.vm_ids),
         fault=found.fault,
+        notes=_notes(clusters.get(host.cluster_id)),
+    )
+
+
+def _notes(cluster: ClusterXml | None) -> tuple[str, ...]:
+    if cluster is None or cluster.template.value("ONE_DRS", "AUTOMATION").strip().lower() != "full":
+        return ()
+    return (
+        f"OneDRS moves VMs of the cluster {cluster.name} by itself (AUTOMATION=full): where a grant is "
+        "lowered below what was placed, it drains the host; set it to partial or manual",
     )
 
 

@@ -3,19 +3,31 @@
     room    = offer - nominals of VMs placed there that the agent does not know yet
     granted = min(factor * packed, room - (base - promised))
 
-so that what the scheduler takes for free comes out at the room that the host really has. Called by
-`vmpack grant`. Lowered at once; raised in whole steps and not soon after the last change.
+so that what the scheduler takes for free comes out at the room that the host really has. Nominals are the
+cloud's: a VM that was built with more than its owner pays for has packed less than its agent may think.
+Called by `vmpack grant`. Lowered at once; raised in whole steps and not soon after the last change.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
 
 from vmpack.model.cluster import AgentAnswer, AgentReport, CloudHost, GrantPlan, NoReport
 from vmpack.model.settings import GrantSettings
 from vmpack.units import format_bytes, format_seconds
 
 
-def plan_grant(host: CloudHost, answer: AgentAnswer, settings: GrantSettings, now_s: float) -> GrantPlan:
-    """What this host's scheduler shall be granted now. `now_s` is Unix time."""
+def plan_grant(
+    host: CloudHost,
+    nominals: Mapping[str, int],
+    answer: AgentAnswer,
+    settings: GrantSettings,
+    now_s: float,
+) -> GrantPlan:
+    """What the scheduler shall be granted on this host now.
+
+    `nominals` are those of the cloud's VMs in bytes, by libvirt name or UUID; `now_s` is Unix time.
+    """
     present = host.granted_bytes or 0
     if host.fault:
         return GrantPlan(host, present, False, host.fault)
@@ -23,11 +35,12 @@ def plan_grant(host: CloudHost, answer: AgentAnswer, settings: GrantSettings, no
     if refusal:
         return _withdrawn(host, refusal)
     assert isinstance(answer, AgentReport)
-    fitting = fitting_bytes(host, answer, settings.factor)
+    fitting = fitting_bytes(host, nominals, answer, settings.factor)
     target = fitting - fitting % settings.step_bytes
     numbers = (
-        f"offers {format_bytes(answer.offered_bytes)}, has packed {format_bytes(answer.packed_bytes)}, "
-        f"on their way {format_bytes(arriving_bytes(host, answer))}"
+        f"offers {format_bytes(answer.offered_bytes)}, has packed "
+        f"{format_bytes(packed_bytes(host, nominals, answer))}, "
+        f"on their way {format_bytes(arriving_bytes(host, nominals, answer))}"
     )
     if target == 0:
         return _withdrawn(host, f"no room beyond its own: {numbers}")
@@ -49,18 +62,33 @@ def plan_withdrawal(host: CloudHost) -> GrantPlan:
     return _withdrawn(host, "switched off")
 
 
-def fitting_bytes(host: CloudHost, report: AgentReport, factor: float) -> int:
+def fitting_bytes(host: CloudHost, nominals: Mapping[str, int], report: AgentReport, factor: float) -> int:
     """The largest grant that promises nothing twice."""
-    room = report.offered_bytes - arriving_bytes(host, report)
+    offered = min(report.offered_bytes, report.capacity_bytes)
+    room = offered - arriving_bytes(host, nominals, report)
     free_without = host.base_bytes - host.promised_bytes
-    return max(0, min(int(factor * report.packed_bytes), room - free_without))
+    return max(0, min(int(factor * packed_bytes(host, nominals, report)), room - free_without))
 
 
-def arriving_bytes(host: CloudHost, report: AgentReport) -> int:
+def arriving_bytes(host: CloudHost, nominals: Mapping[str, int], report: AgentReport) -> int:
     """What the cloud has placed there and the agent does not count yet: it may all be wanted."""
+    return max(0, host.promised_bytes - sum(nominal for nominal, _ in _known(host, nominals, report)))
+
+
+def packed_bytes(host: CloudHost, nominals: Mapping[str, int], report: AgentReport) -> int:
+    """What the cloud's VMs there were promised and do not have now."""
+    packed = sum(max(0, nominal - balloon) for nominal, balloon in _known(host, nominals, report))
+    return min(report.packed_bytes, packed)
+
+
+def _known(host: CloudHost, nominals: Mapping[str, int], report: AgentReport) -> Iterator[tuple[int, int]]:
+    """Nominal and balloon of each VM that both know of."""
     counted = set(host.domains)
-    known = sum(vm.nominal_bytes for vm in report.vms if vm.name in counted or vm.uuid in counted)
-    return max(0, host.promised_bytes - known)
+    for vm in report.vms:
+        domain = vm.name if vm.name in counted else vm.uuid
+        if domain in counted:
+            counted.remove(domain)
+            yield min(vm.nominal_bytes, nominals.get(domain, vm.nominal_bytes)), vm.balloon_bytes
 
 
 def _refusal(host: CloudHost, answer: AgentAnswer) -> str:

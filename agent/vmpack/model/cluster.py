@@ -37,6 +37,8 @@ class CloudHost:
     """libvirt names or UUIDs of the VMs counted in `promised_bytes`."""
     fault: str = ""
     """Why nothing can be granted on it, in words; empty where it can."""
+    notes: tuple[str, ...] = ()
+    """What an administrator should know before memory is granted there, in words."""
 
     @property
     def capacity_bytes(self) -> int:
