@@ -23,6 +23,7 @@ CHANGED = "VMPACK_GRANT_TIME"
 """Unix time of the newest change."""
 
 _LARGEST_KIB = 2**53
+_LARGEST_PCT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def reserved_kib(value: str, total_kib: int) -> int | None:
     if not value:
         return 0
     match = re.fullmatch(r"([+-]?[0-9]{1,18})(%?)", text)
-    if match is None or abs(int(match[1])) > _LARGEST_KIB:
+    if match is None or abs(int(match[1])) > (_LARGEST_PCT if match[2] else _LARGEST_KIB):
         return None
     if not match[2]:
         return int(match[1])
