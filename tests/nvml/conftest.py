@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pynvml
 import pytest
 
-from tests.nvml.double import NvmlDouble, build
+from tests.nvml.double import NAME, NvmlDouble, build
 from vmpack.model.gpu_selection import GpuSelection
 from vmpack.observe import nvml as observe_nvml
 from vmpack.observe.gpu import GpuReader
@@ -28,13 +29,22 @@ def nvml(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     double = NvmlDouble(tmp_path)
     monkeypatch.setenv("NVML_DOUBLE", str(double.path))
     monkeypatch.setattr(observe_nvml, "DRIVER_SIGNS", ())
-    loaded = ctypes.CDLL(str(nvml_library))
+    ctypes.CDLL(str(nvml_library))
     yield double
-    if pynvml.nvmlLib is not None:
-        _ctypes.dlclose(pynvml.nvmlLib._handle)
-    _ctypes.dlclose(loaded._handle)
     pynvml.nvmlLib = None
     pynvml._nvmlGetFunctionPointer_cache.clear()
+    _unload()
+
+
+def _unload() -> None:
+    """However often it was opened: the tests after this one are to meet a machine without a driver."""
+    while True:
+        try:
+            handle = _ctypes.dlopen(NAME, os.RTLD_NOW | os.RTLD_NOLOAD)
+        except OSError:
+            return
+        _ctypes.dlclose(handle)
+        _ctypes.dlclose(handle)
 
 
 @pytest.fixture

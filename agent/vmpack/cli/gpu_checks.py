@@ -12,6 +12,8 @@ from vmpack.observe.gpu_users import GpuUsers
 from vmpack.observe.nvml import NO_MODULE
 
 SUBJECT = "GPUs"
+PATIENCE_S = 5.0
+"""A driver that takes longer hangs."""
 _TODO = {
     NO_MODULE: "run `install.sh agent` again: where the driver is, it installs nvidia-ml-py too",
 }
@@ -24,7 +26,7 @@ def gpus(devices: str) -> Iterator[Finding]:
     if selection.none:
         yield Finding(SUBJECT, "ok", "none is looked at (gpu.devices)")
         return
-    reader = GpuReader(selection)
+    reader = GpuReader(selection, deadline_s=PATIENCE_S)
     try:
         found = reader.read_now(GpuUsers({}, {}, is_complete=False))
         driver = reader.driver()
