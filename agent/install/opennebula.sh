@@ -64,11 +64,11 @@ one_look() {
     esac
 }
 
-as_owner() { # COMMAND...: as the user that OpenNebula runs as
+as_owner() { # COMMAND...: as the user that OpenNebula runs as, who may not look into this folder
     if [ "$(id -un)" = "$owner" ]; then
         "$@"
     else
-        runuser -u "$owner" -- env "HOME=$(getent passwd "$owner" | cut -d : -f 6)" "$@"
+        (cd / && exec runuser -u "$owner" -- env "HOME=$(getent passwd "$owner" | cut -d : -f 6)" "$@")
     fi
 }
 

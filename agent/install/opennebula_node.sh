@@ -28,7 +28,7 @@ END
 
 one_enable() {
     has_systemd || [ "$dry_run" = yes ] || die 69 "--enable needs systemd" "without it keep running: $bin/vmpack agent$options"
-    if systemctl is-active --quiet vmpack-agent && [ "$restart" = yes ]; then
+    if [ "$restart" = yes ] && systemctl is-active --quiet vmpack-agent 2>/dev/null; then
         step "restarting the agent: a group's rights are read at its start" systemctl restart vmpack-agent
     fi
     step "running the agent, now and at each boot" systemctl enable --now vmpack-agent

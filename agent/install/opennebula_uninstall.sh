@@ -37,11 +37,15 @@ one_free_hosts() { # grants back, then hosts back to the drivers that they had
         echo "would: refuse, because vmpack's drivers are in use; --convert would go on"
         exit 75
     fi
+    [ -e "$etc/vmpack.toml" ] || options=
+    # shellcheck disable=SC2086 # two words or none: layout refuses a prefix with a space
+    set -- $options
     if printf '%s\n' "$hosts" | grep -q "${tab}granted\$"; then
-        step "taking back what was granted: vmpack grant --off (as $owner)" as_owner "$program" grant --off
+        step "taking back what was granted: vmpack grant --off (as $owner)" as_owner "$program" grant --off "$@"
     fi
     for host in $(printf '%s\n' "$ours" | cut -f 2); do
-        step "converting $host: vmpack opennebula convert $host --back (as $owner)" as_owner "$program" opennebula convert "$host" --back
+        step "converting $host: vmpack opennebula convert $host --back (as $owner)" \
+            as_owner "$program" opennebula convert "$host" --back "$@"
     done
 }
 

@@ -25,6 +25,7 @@ from vmpack.model.settings import (
     Settings,
 )
 
+HOST_DIRECTORY = Path("/etc/vmpack")
 _EXPLAIN_HINT = "`vmpack check-config --explain` shows every key with unit, range and default"
 
 
@@ -82,8 +83,15 @@ def default_files() -> tuple[Path, ...]:
     Raises AccessError when this user may not look there.
     """
     base = _default_directory()
-    if base is None:
-        return ()
+    return () if base is None else _files_in(base)
+
+
+def cloud_files() -> tuple[Path, ...]:
+    """As `default_files`, and the host's own for a user who has none: oneadmin is not root."""
+    return default_files() or _files_in(HOST_DIRECTORY)
+
+
+def _files_in(base: Path) -> tuple[Path, ...]:
     main, more = base / "vmpack.toml", base / "conf.d"
     try:
         added = sorted(path for path in more.iterdir() if path.match("*.toml")) if more.is_dir() else []
@@ -97,7 +105,7 @@ def default_files() -> tuple[Path, ...]:
 
 def _default_directory() -> Path | None:
     if os.geteuid() == 0:
-        return Path("/etc/vmpack")
+        return HOST_DIRECTORY
     configured = os.environ.get("XDG_CONFIG_HOME", "")
     if configured.startswith("/"):
         return Path(configured) / "vmpack"

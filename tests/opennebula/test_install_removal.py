@@ -100,7 +100,8 @@ def test_convert_gives_hosts_back_first(place: FrontEnd) -> None:
     code, said = place.run("uninstall", "--convert")
     assert code == 0, said
     calls = [call for call in place.machine.calls("vmpack") if "convert" in call or "grant" in call]
-    assert calls == ["vmpack grant --off", "vmpack opennebula convert node-a --back"]
+    config = f"--config {place.prefix}/etc/vmpack/vmpack.toml"
+    assert calls == [f"vmpack grant --off {config}", f"vmpack opennebula convert node-a --back {config}"]
 
 
 def test_a_failing_conversion_stops_it(place: FrontEnd) -> None:

@@ -102,7 +102,7 @@ def pip_calls(machine: Machine) -> list[str]:
 
 def installed_release(machine: Machine, prefix: str, body: str = "exit 0", command: str = "agent") -> Path:
     """The release that `COMMAND --prefix` would make, made with a fake vmpack: nothing is downloaded."""
-    said = machine.install(command, "--prefix", prefix, "--dry-run").stdout
+    said = machine.install(*command.split(), "--prefix", prefix, "--dry-run").stdout
     match = re.search(r"installing the program in (\S+)", said)
     assert match, said
     release = Path(match.group(1))

@@ -295,3 +295,20 @@ def test_ordinary_users_have_their_own_files(monkeypatch: pytest.MonkeyPatch, tm
     assert read.files == tuple(files)
     assert read.run_dir == Path("/tmp/vmpack-4711")
     assert read.state_dir == tmp_path / "state" / "vmpack"
+
+
+def test_commands_for_the_cloud_know_the_hosts_own_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What an administrator sets on the front-end would not reach the commands, which oneadmin runs."""
+    monkeypatch.setattr("os.geteuid", lambda: 4711)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
+    monkeypatch.setattr(config, "HOST_DIRECTORY", tmp_path / "host")
+    files = [tmp_path / "host" / "vmpack.toml", tmp_path / "own" / "vmpack" / "vmpack.toml"]
+    for path in files:
+        path.parent.mkdir(parents=True)
+    files[0].write_text("")
+    assert config.default_files() == ()
+    assert config.cloud_files() == (files[0],)
+    files[1].write_text("")
+    assert config.cloud_files() == (files[1],)

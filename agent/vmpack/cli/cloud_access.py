@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def configuration(args: argparse.Namespace) -> Config:
     """The configuration. Raises ConfigError: nothing is granted by settings that nobody meant."""
-    from vmpack.config import load
+    from vmpack.config import cloud_files, load
 
-    return load(None if args.config is None else (args.config,))
+    return load(cloud_files() if args.config is None else (args.config,))
 
 
 def cloud(config: Config, clock: Clock) -> Cloud:

@@ -7,9 +7,9 @@ import json
 import signal
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmpack.cli import cloud_access
 from vmpack.cli.amounts import duration_s
 from vmpack.cli.safe_text import shown
 
@@ -44,7 +44,10 @@ oned, 77 no permission."""
 def add_parser(subparsers: Any) -> None:
     """Add the command to the tree."""
     parser = subparsers.add_parser(
-        "opennebula", description="Work on OpenNebula itself. `vmpack opennebula convert --help` says more."
+        "opennebula",
+        description="Work on OpenNebula itself.",
+        epilog="example:\n  vmpack opennebula convert --help    all about a live host's drivers",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     convert = actions.add_parser(
@@ -65,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
     )
     convert.add_argument("--dry-run", action="store_true", help="only say what would be done")
     convert.add_argument("--json", action="store_true", help="print one JSON object")
-    convert.add_argument("--config", type=Path, metavar="FILE", help="vmpack's configuration file")
+    cloud_access.add_arguments(convert)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,9 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from vmpack.clock import SystemClock
     from vmpack.clouds import opennebula_access, opennebula_convert
     from vmpack.clouds.opennebula_client import OpenNebulaClient
-    from vmpack.config import load
 
-    access = load(None if args.config is None else (args.config,)).opennebula
+    access = cloud_access.configuration(args).opennebula
     wanted = None
     if not args.back:
         wanted = opennebula_convert.Drivers("vmpack", opennebula_convert.checked_name(args.vm_mad))
