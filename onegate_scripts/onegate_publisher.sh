@@ -58,7 +58,8 @@ longest_pause_s=300
 margin_cs=100 # a report that is due within this is sent now: the next look would be too late
 reports_per_question=10
 token='' vmid='' endpoint='' period_s=''
-child='' said='' window_ends_cs=0
+said='' window_ends_cs=0
+waits=no # for a process that a signal must end too
 
 # ---- what the kernel says ----
 
@@ -198,15 +199,15 @@ context_is_newer() {
 }
 
 in_background() { # waits for what was started last, in a way that hears a signal at once
-    child=$!
-    wait "$child"
+    wait "$!"
     result=$?
-    child=
+    waits=no
 }
 
 ask() { # METHOD OUTPUT LINE...: one request; sets http, 000 where there was no answer
     method=$1 output=$2
     shift 2
+    waits=yes
     curl -q -K - > "$answer" 2> /dev/null << END &
 url = "$endpoint/vm"
 request = "$method"
@@ -304,7 +305,7 @@ turn() { # at most one request
         case $http in 200) go_on ;; *) refused ;; esac
     elif may_ask; then
         ask_what_applies
-        case $http in 000 | 401) refused ;; esac
+        [ "$http" != 401 ] || refused
     fi
 }
 
@@ -333,6 +334,7 @@ rest() { # until the next look, or the next report where that is sooner
     reckon_due
     rest_s=$(((due_cs + 99) / 100))
     if [ "$rest_s" -gt "$step_s" ] || [ "$rest_s" -lt 1 ]; then rest_s=$step_s; fi
+    waits=yes
     sleep "$rest_s" &
     in_background
 }
@@ -362,7 +364,8 @@ take_lock() {
 
 end() {
     trap '' TERM INT HUP
-    [ -z "$child" ] || kill "$child" 2> /dev/null
+    set +u # a signal may come before anything was started
+    [ "$waits" = no ] || kill "$!" 2> /dev/null
     holder
     [ "$pid" -ne $$ ] || rm -f "$pid_file" "$status_file" "$answer" "$vm_file" "$applied" "$applied.new"
     rmdir "$run" 2> /dev/null

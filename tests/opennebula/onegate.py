@@ -23,7 +23,9 @@ from pathlib import Path
 RESTRICTED = ("SCHED_REQUIREMENTS", "SERVICE_ID", "ROLE_NAME")
 
 _CLONE_NEWNET = 0x40000000
-_LINE = re.compile(r'(?P<name>[A-Za-z0-9_]+) *=(?:"(?P<quoted>[^",\[\]\\\n]*)"|(?P<bare>[^",\[\]\\\n]*))')
+_LINE = re.compile(
+    r'(?P<name>[A-Za-z_][A-Za-z0-9_]*) *=(?:"(?P<quoted>[^",\[\]\\\n]*)"|(?P<bare>[^",\[\]\\\n]*))'
+)
 
 
 class BrokenTemplateError(ValueError):
@@ -185,6 +187,9 @@ class _Server(ThreadingHTTPServer):
         self.socket = listening
         self.server_address = listening.getsockname()
         self.answer = answer
+
+    def handle_error(self, *_: object) -> None:
+        """A client that is killed in its request is no fault of the server."""
 
 
 class _Handler(BaseHTTPRequestHandler):
