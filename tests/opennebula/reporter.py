@@ -43,6 +43,7 @@ read -r now rest < "$folder/uptime"
 end=$((${{now%.*}} + $1))
 read -r limit < "$folder/limit"
 while [ "$end" -gt "$limit" ]; do
+    kill -0 $PPID || exit
     : > "$folder/asleep"
     {sleep} 0.02
     read -r limit < "$folder/limit"
