@@ -196,9 +196,13 @@ def test_a_user_without_rights_is_told_whose_they_must_be(front_end: FrontEnd, o
     assert "oneadmin" in caught.value.hint and caught.value.exit_code == 77
 
 
-def test_without_pyone_only_the_clouds_commands_fail(front_end: FrontEnd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["pyone", "requests", "defusedxml", "cpyutils"])
+def test_without_the_extra_only_the_clouds_commands_fail(
+    module: str, front_end: FrontEnd, oned: Oned, tmp_path: Path
+) -> None:
     """A node without the extra must still have its agent, its probes and its other commands."""
-    (tmp_path / "pyone.py").write_text("raise ImportError('No module named pyone', name='pyone')\n")
+    oned.add_host("node-a", 1024)
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError('none here', name='{module}')\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -206,7 +210,7 @@ def test_without_pyone_only_the_clouds_commands_fail(front_end: FrontEnd, tmp_pa
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     asked = run("hosts")
-    assert asked.returncode == 69 and "pyone is not installed" in asked.stderr
+    assert asked.returncode == 69 and f"{module} is not installed" in asked.stderr
     assert "vmpack[opennebula]" in asked.stderr and "Traceback" not in asked.stderr
     assert run("check-config").returncode == 0
 

@@ -76,7 +76,7 @@ def _said(host_name: str, words: Sequence[str], accepted: tuple[int, ...]) -> by
 def _complaint(done: subprocess.CompletedProcess[bytes]) -> str:
     lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
     said = lines[0][:200] if lines else f"it ended with exit code {done.returncode} and said nothing"
-    return f"ssh: {said}" if done.returncode == 255 else said.removeprefix("vmpack: ")
+    return f"ssh: {said.removeprefix('ssh: ')}" if done.returncode == 255 else said.removeprefix("vmpack: ")
 
 
 def _report(record: Any) -> AgentAnswer:

@@ -81,7 +81,7 @@ class OpenNebula:
         seen = cloud_host(now, clusters)
         if (seen.base_bytes, seen.granted_bytes) != (host.base_bytes, host.granted_bytes) or seen.fault:
             raise CloudChangedError(
-                f"the reservation of {host.name} was changed meanwhile: {seen.base_words or 'none now'}",
+                f"the reservation of {host.name} was changed meanwhile, to {seen.base_words or 'none'}",
                 "run it again: it goes by what is there then",
             )
         values = written(host_reservation(now, clusters), granted_bytes // KIB, self._clock.wall_s())

@@ -119,6 +119,8 @@ class _Failed(Exception):
 def _server(endpoint: str, session: str, timeout_s: float) -> Any:
     try:
         import pyone
+
+        transport = _timed(endpoint, timeout_s)
     except ImportError as error:
         raise UnavailableError(
             f"Python's {error.name or 'pyone'} is not installed, without which OpenNebula is not asked",
@@ -127,7 +129,7 @@ def _server(endpoint: str, session: str, timeout_s: float) -> Any:
     # From 7.2 on OneServer may choose gRPC by the environment.
     newer = getattr(pyone, "server_xrpc", None)
     server = (pyone.OneServer if newer is None else newer.OneServerXRPC)(endpoint, session=session)
-    server("transport").request = _timed(endpoint, timeout_s)
+    server("transport").request = transport
     return server
 
 
