@@ -129,7 +129,7 @@ def test_no_text_in_any_setting_is_an_exception(text):
         floor_bytes=st.none() | st.integers(0, 2**50),
         shares=st.none() | st.integers(1, 100_000),
         headroom_ratio=st.none() | st.floats(0, 5),
-        headroom_min_bytes=st.none() | st.integers(0, 2**60),
+        headroom_min_bytes=st.none() | st.integers(0, 2**50),
         opt_out=st.booleans(),
         hold_until_s=st.none() | st.floats(0, 1e18),
     )
