@@ -116,6 +116,16 @@ def test_back_gives_the_drivers_that_it_had(oned: Oned, before: str) -> None:
     assert first(scene.host.record.template, "VMPACK_IM_MAD_BEFORE") in (None, "")
 
 
+def test_what_our_probes_told_does_not_outlive_them(scene: Scene) -> None:
+    """Schedulers would go on to rank the host by memory that was packed months ago."""
+    scene.converter.carry_out(scene.plan(), 300)
+    told = 'PACKEDMEMORY="73728"\nOFFEREDMEMORY="4096"\nVMPACK_STATE="ACTIVE"'
+    scene.oned.answer("one.host.update", (ADMIN, scene.host.id, told, 1))
+    scene.converter.carry_out(scene.plan(None), 300)
+    left = [first(scene.host.record.template, name) for name in opennebula_convert.UNTOLD]
+    assert left == ["0", "0", ""]
+
+
 def test_what_is_so_already_is_not_touched(scene: Scene) -> None:
     """Each run of a script would take the host offline again."""
     scene.converter.carry_out(scene.plan(), 300)

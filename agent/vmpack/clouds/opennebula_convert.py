@@ -25,6 +25,9 @@ PAUSE_S = 10.0
 LOOK_EVERY_S = 2.0
 BEFORE = "VMPACK_IM_MAD_BEFORE", "VMPACK_VM_MAD_BEFORE"
 
+UNTOLD = {"PACKEDMEMORY": "0", "OFFEREDMEMORY": "0", "VMPACK_STATE": ""}
+"""oned keeps for ever what a probe told once: this no longer holds when ours tells nothing more."""
+
 
 class Client(Protocol):
     """What is needed of opennebula_client."""
@@ -227,8 +230,10 @@ class Converter:
 def _update(drivers: Drivers, plan: ConversionPlan) -> str:
     """Attributes to append: the names of drivers are checked, so nothing in them needs quoting."""
     before = zip(BEFORE, _before(drivers, plan), strict=True)
-    lines = [f'IM_MAD="{drivers.im_mad}"', f'VM_MAD="{drivers.vm_mad}"']
-    return "\n".join([*lines, *(f'{key}="{value}"' for key, value in before)])
+    values = {"IM_MAD": drivers.im_mad, "VM_MAD": drivers.vm_mad, **dict(before)}
+    if drivers.im_mad != OURS:
+        values |= UNTOLD
+    return "\n".join(f'{key}="{value}"' for key, value in values.items())
 
 
 def _before(drivers: Drivers, plan: ConversionPlan) -> tuple[str, str]:
