@@ -1,7 +1,7 @@
 """A double of OneGate: an HTTP server that rejects what the real one rejects, and notes when it was asked.
 
-Used by tests of the in-guest reporter. What it makes of a body was measured on the real server's escaping and
-oned's template syntax; test_onegate_double.py holds the table. It serves one VM or more, each with its token.
+Used by tests of the in-guest reporter. It takes no body that the real server's escaping and oned's syntax would
+refuse or keep in another form; test_onegate_double.py holds the table. It serves VMs with a token each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LINE = re.compile(
 
 
 class BrokenTemplateError(ValueError):
-    """oned would not take what the server makes of this body."""
+    """oned would not take what the server makes of this body, or keep stray characters of it."""
 
 
 @dataclass(slots=True)
@@ -156,12 +156,12 @@ def _update(vm: Vm, text: str, kind: str) -> tuple[int, str]:
             return 403, f"Attribute ({name}) cannot be {'modified' if kind == '1' else 'deleted'}"
     if kind != "1":
         if vm.template.pop(names[0].strip(), None) is None:
-            return 500, "attribute not found"
+            return 500, "Internal server error"
         return 200, ""
     try:
         vm.template.update(stored(text))
     except BrokenTemplateError:
-        return 500, f"[one.vm.update] Error updating virtual machine [{vm.number}]. Cannot parse template"
+        return 500, "Internal server error"  # all that 7.x says
     return 200, ""
 
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tests.waiting import eventually
@@ -44,8 +45,9 @@ end=$((${{now%.*}} + $1))
 read -r limit < "$folder/limit"
 while [ "$end" -gt "$limit" ]; do
     kill -0 $PPID || exit
-    : > "$folder/asleep"
+    echo "$end" > "$folder/asleep"
     {sleep} 0.02
+    kill -0 "$PPID" || exit
     read -r limit < "$folder/limit"
 done
 echo "$end.${{now#*.}} $rest" > "$folder/uptime"
@@ -85,7 +87,7 @@ class GuestRoot:
             made.mkdir(parents=True)
         (self.proc / "uptime").symlink_to(self._time / "uptime")
         (self._time / "uptime").write_text("1000.25 3000.00\n")
-        self._allow(1000)
+        self.allow(0)
         sleep = self._time / "sleep"
         sleep.write_text(_SLEEP.format(folder=self._time, sleep=shutil.which("sleep")))
         sleep.chmod(0o755)
@@ -112,7 +114,7 @@ class GuestRoot:
         self.context.chmod(0o400)
 
     def start(self) -> None:
-        """Start the reporter, and wait until it sleeps for the first time or has ended."""
+        """Start the reporter, and wait until it sleeps for the first time."""
         script = f'sleep() {{ exec "{self._time}/sleep" "$@"; }}; . "$0"'
         self.process = subprocess.Popen(
             [*self._shell, "-c", script, str(PUBLISHER), "--root", str(self.root)],
@@ -129,9 +131,8 @@ class GuestRoot:
         return float(text.split()[0])
 
     def pass_time(self, seconds: int) -> None:
-        """Let time go on; returns when the reporter sleeps beyond it, or has ended."""
-        self._allow(int(self.now_s()) + seconds)
-        (self._time / "asleep").unlink(missing_ok=True)
+        """Let time go on; returns when the reporter sleeps beyond it."""
+        self.allow(seconds)
         self._wait()
 
     def status(self) -> str:
@@ -156,14 +157,22 @@ class GuestRoot:
             if path not in (self.proc, self.context) and self.proc not in path.parents
         } - {"var", "var/run", "var/run/one-context", "run"}
 
-    def _allow(self, until_s: int) -> None:
+    def allow(self, seconds: int) -> None:
+        """Let so much time go on, and do not wait for it."""
+        self._limit_s = int(self.now_s()) + seconds
         new = self._time / "limit.new"
-        new.write_text(f"{until_s}\n")
+        new.write_text(f"{self._limit_s}\n")
         new.rename(self._time / "limit")
 
-    def _wait(self) -> None:
+    def _is_asleep(self) -> bool:
         process = self.process
         assert process is not None
-        eventually(
-            "the reporter sleeps", lambda: (self._time / "asleep").exists() or process.poll() is not None
-        )
+        if process.poll() is not None:
+            said = process.stderr.read() if process.stderr else ""
+            raise AssertionError(f"the reporter ended with {process.returncode}: {said}")
+        with suppress(FileNotFoundError, ValueError):  # not asleep yet, or it is being written
+            return int((self._time / "asleep").read_text()) > self._limit_s
+        return False
+
+    def _wait(self) -> None:
+        eventually("the reporter sleeps", self._is_asleep)

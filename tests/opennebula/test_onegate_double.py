@@ -36,7 +36,7 @@ def ask(
 
 
 class TestBodies:
-    """The table that was measured on the real server's escaping and oned's syntax."""
+    """What was measured on the real server's escaping and oned's syntax."""
 
     @pytest.mark.parametrize(
         ("body", "values"),
@@ -57,8 +57,8 @@ class TestBodies:
         "body",
         ["A=1\n\n", "\nA=1", "A=1\n\nB=2", "A=a,b", "V=[K=1,L=2]", "A=a]", "A=a\\b", "A=1\nB=", "A=", "junk"],
     )
-    def test_what_breaks_the_template(self, body: str) -> None:
-        """A reporter that sends these would look fine here and publish nothing in a real cloud."""
+    def test_what_breaks_the_template_or_leaves_strays(self, body: str) -> None:
+        """A reporter that sends these would look fine here and tell a real cloud nothing, or nonsense."""
         with pytest.raises(BrokenTemplateError):
             stored(body)
 

@@ -331,8 +331,7 @@ class TestManners:
         """A OneGate that hangs would hold up the guest's shutdown."""
         guest, gate = scene(shell)
         gate.hold.clear()
-        allowed = guest.now_s() + 100
-        guest._allow(int(allowed))
+        guest.allow(100)
         process = guest.process
         assert process is not None
         child = eventually("curl runs", lambda: _child_named(process.pid, "curl"))
@@ -344,7 +343,7 @@ class TestManners:
         """Any user of the guest could act in the cloud as the VM."""
         guest, gate = scene(shell)
         gate.hold.clear()
-        guest._allow(int(guest.now_s()) + 100)
+        guest.allow(100)
         process = guest.process
         assert process is not None
         child = eventually("curl runs", lambda: _child_named(process.pid, "curl"))
