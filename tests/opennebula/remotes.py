@@ -51,6 +51,16 @@ def add_probes(remotes: Path) -> Path:
     return remotes
 
 
+def add_drivers(remotes: Path) -> Path:
+    """Put our VMM actions into R as an installation does."""
+    ours = remotes / "vmm/vmpack"
+    _link_all(ours, remotes / "vmm/kvm")
+    for own in sorted((REPOSITORY / "drivers/opennebula/vmm/vmpack").iterdir()):
+        (ours / own.name).unlink(missing_ok=True)
+        shutil.copy2(own, ours / own.name)
+    return remotes
+
+
 def synchronize(remotes: Path, node: Path) -> Path:
     """Make N equal to R, as START_MONITOR does: links become files, what R lacks goes away.
 

@@ -169,18 +169,23 @@ class Lab:
 
     def start(self, *specs: GuestSpec) -> list[LabGuest]:
         """Start guests beside each other; they still boot when this returns. Raises HypervisorError."""
-        image, accelerator, emulator = self._guest_parts()
+        self._guest_parts()
         connection = self.hypervisor.connection()
 
         def start_one(spec: GuestSpec) -> LabGuest:
-            self.state.files.console(spec.file_name).write_text("")
-            text = domain_xml(spec, image, accelerator, emulator, self._libvirt.files, self.state.mark)
+            text = self.describe(spec)
             with translated(f"start guest {spec.name}"):
                 connection.createXML(text, 0)
             return LabGuest(self, spec.name)
 
         with ThreadPoolExecutor(_PARALLEL_STARTS) as pool:
             return list(pool.map(start_one, specs))
+
+    def describe(self, spec: GuestSpec) -> str:
+        """The domain XML of a guest, for whoever starts it by other means; its console is empty then."""
+        image, accelerator, emulator = self._guest_parts()
+        self.state.files.console(spec.file_name).write_text("")
+        return domain_xml(spec, image, accelerator, emulator, self._libvirt.files, self.state.mark)
 
     def wait_ready(self, deadline_s: float = READY_DEADLINE_S) -> None:
         """Wait until every guest has booted. Raises UnavailableError that names those that have not."""
