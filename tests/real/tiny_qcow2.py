@@ -14,7 +14,7 @@ _HEADER, _REFERENCE_TABLE, _REFERENCES, _FIRST_TABLE = range(4)
 
 
 def write_tiny_qcow2(path: Path, size_bytes: int = MIB) -> Path:
-    """Write an image (version 2, nothing allocated) of this virtual size, at most 512 MiB; returns its path."""
+    """Write an image (version 2, nothing allocated) of this virtual size, 512 MiB at most; returns `path`."""
     header = struct.pack(
         ">4sIQIIQIIQQIIQ",
         b"QFI\xfb", 2, 0, 0, _CLUSTER_BITS, size_bytes, 0, 1, _FIRST_TABLE * _CLUSTER_BYTES,
