@@ -19,7 +19,7 @@ family() { # debian | el9 | el10 | fedora | arch | suse | unknown
 debs() { # LEVEL: agent | demo | test
     echo python3-venv python3-libvirt
     [ "$1" = agent ] || echo qemu-system-x86 libvirt-daemon libvirt-daemon-driver-qemu kmod zstd
-    [ "$1" != test ] || echo shellcheck cpio curl gcc libc6-dev
+    [ "$1" != test ] || echo shellcheck cpio curl gcc libc6-dev libvirt-clients
 }
 
 missing_debs() { # PACKAGE...: those of them that are not installed
@@ -40,7 +40,7 @@ other_command() { # LEVEL FAMILY: what an administrator runs where packages cann
     arch) names="$names qemu-system-x86 libvirt kmod zstd busybox qemu-guest-agent" ;;
     *) names="$names qemu-x86 libvirt-daemon-qemu kmod zstd busybox qemu-guest-agent" ;;
     esac
-    [ "$1" != test ] || case $2 in arch) names="$names shellcheck cpio curl dash gcc" ;; *) names="$names ShellCheck cpio curl dash gcc" ;; esac
+    [ "$1" != test ] || case $2 in arch) names="$names shellcheck cpio curl dash gcc" ;; *) names="$names ShellCheck cpio curl dash gcc libvirt-client" ;; esac
     case $2 in
     el*) echo "$(el_repositories "$1" "${2#el}")dnf install $names" ;;
     fedora) echo "dnf install $names" ;;
@@ -71,7 +71,7 @@ missing_programs() { # LEVEL: what is not there, by program
         done
         command -v qemu-system-x86_64 >/dev/null || [ -x /usr/libexec/qemu-kvm ] || echo qemu-system-x86_64
     }
-    [ "$1" != test ] || for program in shellcheck cpio curl dash cc; do
+    [ "$1" != test ] || for program in shellcheck cpio curl dash cc virsh; do
         command -v "$program" >/dev/null || echo "$program"
     done
 }

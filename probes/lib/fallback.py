@@ -92,7 +92,8 @@ def promised_kib(libvirt, domain):
 def vm_block(vm):
     """One VM's line in vm/snapshot."""
     number, nominal_kib, balloon_kib = vm
-    values = {"MAXMEMORY": nominal_kib, "VMPACK_STATE": "NO_AGENT", "VMPACK_REASON": "no_agent"}
+    values = {"MAXMEMORY": nominal_kib, "VMPACK_FLOOR": 0, "VMPACK_TARGET": 0}
+    values.update({"VMPACK_STATE": "NO_AGENT", "VMPACK_REASON": "no_agent"})
     if balloon_kib is None:
         values["VMPACK_STATE"] = "UNREADABLE"
     else:

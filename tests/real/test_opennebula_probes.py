@@ -71,21 +71,16 @@ def paused(lab: Lab) -> Iterator[list[str]]:
 
 def test_without_an_agent_libvirt_itself_is_asked(node: ProbeNode, lab: Lab, paused: list[str]) -> None:
     """A node whose agent is not installed or dead still tells what each VM has, and nobody else's name."""
+    untold = {
+        "VMPACK_FLOOR": "0",
+        "VMPACK_TARGET": "0",
+        "VMPACK_STATE": "NO_AGENT",
+        "VMPACK_REASON": "no_agent",
+    }
+    untold |= {"REALMEMORY": str(128 * KIB), "PACKEDMEMORY": "0"}
     assert vm_values(node) == {
-        "11": {
-            "MAXMEMORY": str(128 * KIB),
-            "VMPACK_STATE": "NO_AGENT",
-            "VMPACK_REASON": "no_agent",
-            "REALMEMORY": str(128 * KIB),
-            "PACKEDMEMORY": "0",
-        },
-        "12": {
-            "MAXMEMORY": str(96 * KIB),
-            "VMPACK_STATE": "NO_AGENT",
-            "VMPACK_REASON": "no_agent",
-            "REALMEMORY": str(128 * KIB),
-            "PACKEDMEMORY": "0",
-        },
+        "11": {"MAXMEMORY": str(128 * KIB), **untold},
+        "12": {"MAXMEMORY": str(96 * KIB), **untold},
     }
     assert host_values(node)["VMPACK_STATE"] == "NO_AGENT"
 

@@ -95,6 +95,16 @@ def test_the_probe_may_grant_a_share_of_what_is_packed(factor: float, offered: i
     assert values["TOTALMEMORY"] == str((turn.snapshot.memory_total_bytes + expected) // KIB)
 
 
+@pytest.mark.parametrize("observe_only", [True, False])
+def test_an_agent_that_changes_nothing_grants_nothing(observe_only: bool) -> None:
+    """It could not get that memory back from its guests when the scheduler's new VM wants it."""
+    turn = packed_turn()
+    seen = dataclasses.replace(turn.snapshot, frozen=not observe_only)
+    turn = dataclasses.replace(turn, snapshot=seen)
+    values = host_values(turn, grant=GrantSettings("probe"), observe_only=observe_only)
+    assert values["TOTALMEMORY"] == str(seen.memory_total_bytes // KIB)
+
+
 def test_by_default_the_probe_grants_nothing() -> None:
     """With RESERVED_MEM as the way, a raised TOTALMEMORY would grant the same memory twice."""
     turn = packed_turn()
@@ -127,9 +137,7 @@ def test_every_vm_of_opennebula_has_its_block() -> None:
         }
 
 
-@pytest.mark.parametrize(
-    "name", ["web-1", "one-", "one-1x", "xone-1", "one-1\n", "one-\u0661", "ONE-1"]
-)
+@pytest.mark.parametrize("name", ["web-1", "one-", "one-1x", "xone-1", "one-1\n", "one-\u0661", "ONE-1"])
 def test_other_vms_are_left_out(name: str) -> None:
     """A VM that somebody made by hand must never pass for another one of the cloud's."""
     assert vm_values(intervals.interval(intervals.guest(1, name))) == {}

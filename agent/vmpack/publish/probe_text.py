@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vmpack.model.guest import GuestSnapshot
-from vmpack.model.host import HostSnapshot, UnreadableGuest
+from vmpack.model.host import UnreadableGuest
 from vmpack.model.interval import Interval
 from vmpack.model.machine import Machine
 from vmpack.model.plan import GuestPlan
@@ -64,7 +64,7 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
         "HYPERVISOR": "kvm",
         "TOTALCPU": str(100 * machine.cpus),
         "CPUSPEED": str(machine.cpu_mhz),
-        "TOTALMEMORY": _kib(_total_bytes(interval, settings.grant)),
+        "TOTALMEMORY": _kib(_total_bytes(interval, settings)),
     }
     if machine.cgroups_version is not None:
         values["CGROUPS_VERSION"] = str(machine.cgroups_version)
@@ -77,16 +77,15 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
     return _lines(values) + gpu_text.host_lines(interval.snapshot.gpus)
 
 
-def _total_bytes(interval: Interval, grant: GrantSettings) -> int:
-    snapshot, offer = interval.snapshot, interval.plan.offer
-    total_bytes = _own_bytes(snapshot)
-    if grant.via == "probe":
+def _total_bytes(interval: Interval, settings: ProbeSettings) -> int:
+    """The host's memory, and what is granted beyond it; an agent that changes nothing grants nothing."""
+    snapshot, offer, grant = interval.snapshot, interval.plan.offer, settings.grant
+    total_bytes = (
+        snapshot.memory_total_bytes if snapshot.pretended_bytes is None else snapshot.pretended_bytes
+    )
+    if grant.via == "probe" and host_state(interval, settings.observe_only) == "ACTIVE":
         total_bytes += grant.granted_bytes(offer.memory_bytes, offer.packed_bytes)
     return total_bytes
-
-
-def _own_bytes(snapshot: HostSnapshot) -> int:
-    return snapshot.memory_total_bytes if snapshot.pretended_bytes is None else snapshot.pretended_bytes
 
 
 def _vm_snapshot(interval: Interval) -> str:

@@ -10,7 +10,7 @@ if [ -r "$library/probe.sh" ]; then
     fresh_text host-system 2>/dev/null && exit 0
     fallback_text host-system "$library" && exit 0
 fi
-text=$(timeout -k 1 30 "$stock" "$@" </dev/null 2>/dev/null)
+text=$(timeout -k 1 20 "$stock" "$@" </dev/null 2>/dev/null)
 # Zeros, for OpenNebula never forgets what it was told before.
 for name in PACKEDMEMORY OFFEREDMEMORY GPU_COUNT GPU_MIG_COUNT GPU_IDLE GPU_FAULTS GPU_MEMORY_TOTAL GPU_MEMORY_USED \
     GPU_UTILIZATION GPU_POWER_USAGE; do
