@@ -1,7 +1,7 @@
 """A double of OneGate: an HTTP server that rejects what the real one rejects, and notes when it was asked.
 
-Used by tests of the in-guest reporter. It takes no body that the real server's escaping and oned's syntax would
-refuse or keep in another form; test_onegate_double.py holds the table. It serves VMs with a token each.
+Used by tests of the in-guest reporter. It takes no body that the real server's escaping and oned's syntax
+would refuse or keep in another form; test_onegate_double.py holds the table. It serves VMs with a token each.
 """
 
 from __future__ import annotations
