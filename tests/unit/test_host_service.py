@@ -119,7 +119,8 @@ def test_policies_are_changed_field_by_field(tmp_path: Path) -> None:
         ({"headroom_ratio": 6}, "0 to 5"),
         ({"headroom_ratio": "0.1"}, "0 to 5"),
         ({"opt_out": 1}, "true or false"),
-        ({"nominal_bytes": 1}, "no 'nominal_bytes'"),
+        ({"nominal_bytes": 1}, "1 MiB or more"),
+        ({"hold_until_s": 1.0}, "no 'hold_until_s'"),
         ({"shares": 7, "headroom_ratio": -1}, "0 to 5"),
     ],
 )

@@ -49,10 +49,18 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--headroom-min", type=memory_bytes, metavar="SIZE", help="that room is at least this: 64MiB"
     )
+    parser.add_argument(
+        "--nominal",
+        type=memory_bytes,
+        metavar="SIZE",
+        help="what its owner pays for, where it was built with more; the cloud's to say (vms --sync)",
+    )
     taking_part = parser.add_mutually_exclusive_group()
     taking_part.add_argument("--opt-out", action="store_true", help="leave this VM alone")
     taking_part.add_argument("--opt-in", action="store_true", help="let it take part again")
-    parser.add_argument("--reset", action="store_true", help="forget what is not named in this call")
+    parser.add_argument(
+        "--reset", action="store_true", help="forget what is not named in this call, but for its nominal"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     agent_access.add_arguments(parser)
 
@@ -84,6 +92,8 @@ def changes(args: argparse.Namespace) -> dict[str, Any]:
         "headroom_min_bytes": args.headroom_min,
     }
     named = {field: value for field, value in given.items() if value is not None}
+    if args.nominal is not None:
+        named["nominal_bytes"] = args.nominal
     if args.opt_out or args.opt_in:
         named["opt_out"] = args.opt_out
     plain = GuestPolicy()

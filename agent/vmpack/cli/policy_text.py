@@ -22,6 +22,8 @@ def policy_words(policy: GuestPolicy, now_s: float) -> str:
         parts.append(f"headroom {format_ratio(policy.headroom_ratio)} of use")
     if policy.headroom_min_bytes is not None:
         parts.append(f"headroom at least {format_bytes(policy.headroom_min_bytes)}")
+    if policy.nominal_bytes is not None:
+        parts.append(f"nominal {format_bytes(policy.nominal_bytes)} by its cloud")
     if policy.opt_out:
         parts.append("opted out")
     if policy.hold_until_s is not None and policy.hold_until_s > now_s:

@@ -56,6 +56,8 @@ def policy_options(policy: GuestPolicy) -> list[str]:
         options += ["--headroom", f"{policy.headroom_ratio:.6f}"]
     if policy.headroom_min_bytes is not None:
         options += ["--headroom-min", str(policy.headroom_min_bytes)]
+    if policy.nominal_bytes is not None:
+        options += ["--nominal", str(policy.nominal_bytes)]
     return [*options, "--opt-out"] if policy.opt_out else options
 
 

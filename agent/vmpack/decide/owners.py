@@ -1,7 +1,8 @@
 """What VMs' owners asked of the cloud, against what holds at the agents. Pure; called by `vmpack vms --sync`.
 
 Where an owner says something in the cloud, that holds as a whole. Where there is no such word, what an
-administrator set on the host stays, unless it came from the owner, who has taken it back.
+administrator set on the host stays, unless it came from the owner, who has taken it back. What is paid for is
+the cloud's word: a VM that was started without our driver learns it here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def plan_owner(vm: CloudVm, report: AgentReport) -> OwnerPlan | None:
     if seen is None or seen.policy is None:
         return None
     wanted = _wanted(vm, seen.policy)
+    if seen.nominal_bytes != vm.nominal_bytes:
+        wanted = replace(wanted, nominal_bytes=vm.nominal_bytes)
     changed = wanted != seen.policy
     return OwnerPlan(vm, wanted if changed else None, _applied(vm, wanted, seen))
 
