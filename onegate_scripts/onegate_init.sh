@@ -149,8 +149,8 @@ keep_old_context() {
     for folder in "${MOUNT_DIR:-.}" . "$root/mnt"; do
         if [ ! -f "$folder/context.sh" ] || [ ! -f "$folder/token.txt" ]; then continue; fi
         {
-            printf 'TOKENTXT='
-            head -n 1 "$folder/token.txt"
+            read -r token < "$folder/token.txt"
+            echo "TOKENTXT=$token" # built in: no command line shows it
             grep -E '^(export )?(VMID|ONEGATE_ENDPOINT|VMPACK_REPORT_INTERVAL)=' "$folder/context.sh"
         } | put "$kept" 400 || die 73 "$kept cannot be written" "run this as root"
         return
@@ -220,7 +220,7 @@ start_plain() { # in no folder that is to be unmounted, with nothing of the owne
     if [ "$dry_run" = yes ]; then
         printf 'would: start in the background: %s\n' "$*"
     else
-        (cd / && "$@" < /dev/null > /dev/null 2>&1 &)
+        (cd / && exec "$@") < /dev/null > /dev/null 2>&1 &
     fi
 }
 
