@@ -164,7 +164,8 @@ class TestPlain:
         eventually("it has ended", lambda: guest.pids() == [])
         assert guest.init("status").returncode == 3
         assert guest.init().returncode == 0
-        assert eventually("it runs", guest.pids) != [pid]
+        eventually("it runs", lambda: guest.init("status").returncode == 0)
+        assert guest.pids() != [pid]
 
     def test_context_of_very_old_packages(self, guest: Guest) -> None:
         """VMs of old images, whose token is only there while they boot, could not report."""
