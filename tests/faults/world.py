@@ -25,7 +25,6 @@ from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
-from vmpack.model.settings import GrantSettings
 from vmpack.publish.publisher import Publisher
 from vmpack.units import MIB
 
@@ -140,7 +139,7 @@ class AgentInMemory:
             folder / "run",
             folder / "state",
             machine=builders.MACHINE,
-            grant=GrantSettings(),
+            grant=lambda _interval, _observe_only: 0,
             version="9.9.9",
             textfile_path=folder / "textfile" / "vmpack.prom",
             journal_cap_bytes=8 * MIB,

@@ -11,13 +11,12 @@ from tests.opennebula import remotes
 from tests.opennebula.host_record import HostRecord, VmRecord
 from tests.opennebula.monitord import Client, Monitord
 from vmpack.model.interval import Interval
-from vmpack.model.settings import GrantSettings
 from vmpack.publish.probe_file import write_probe_file
 from vmpack.publish.probe_text import ProbeSettings, render
 
 HOST_SYSTEM = "host/system"
 VM_SNAPSHOT = "vm/snapshot"
-SETTINGS = ProbeSettings(builders.MACHINE, GrantSettings(), intervals.VERSION, observe_only=False)
+SETTINGS = ProbeSettings(builders.MACHINE, 0, intervals.VERSION, observe_only=False)
 NO_LIBVIRT = "qemu+unix:///system?socket=/nonexistent/libvirt-sock"
 
 

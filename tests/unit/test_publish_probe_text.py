@@ -12,12 +12,11 @@ from tests.opennebula import template
 
 from vmpack.model.interval import Interval
 from vmpack.model.plan import Reason
-from vmpack.model.settings import GrantSettings
 from vmpack.publish.probe_text import CATEGORIES, ProbeSettings, render
 from vmpack.units import GIB, KIB
 
 MOST_DATAGRAM_BYTES = 60_000
-SETTINGS = ProbeSettings(builders.MACHINE, GrantSettings(), intervals.VERSION, observe_only=False)
+SETTINGS = ProbeSettings(builders.MACHINE, 0, intervals.VERSION, observe_only=False)
 
 
 def rendered(interval: Interval, **changes: object) -> dict[str, str]:
@@ -83,32 +82,11 @@ def test_a_pretended_host_has_its_pretended_size() -> None:
     assert host_values(turn)["TOTALMEMORY"] == str(3 * GIB // KIB)
 
 
-@pytest.mark.parametrize(("factor", "offered"), [(0.5, None), (1.0, None), (0.0, None), (1.0, GIB // 1024)])
-def test_the_probe_may_grant_a_share_of_what_is_packed(factor: float, offered: int | None) -> None:
-    """Where the administrator chose the probe, capacity grows by that share, and never beyond the offer."""
+def test_what_is_granted_raises_capacity() -> None:
+    """Where the administrator chose the probe, nothing else tells the scheduler of the packed memory."""
     turn = packed_turn()
-    if offered is not None:
-        offer = dataclasses.replace(turn.plan.offer, memory_bytes=offered)
-        turn = dataclasses.replace(turn, plan=dataclasses.replace(turn.plan, offer=offer))
-    expected = min(int(factor * turn.plan.offer.packed_bytes), turn.plan.offer.memory_bytes)
-    values = host_values(turn, grant=GrantSettings("probe", factor))
-    assert values["TOTALMEMORY"] == str((turn.snapshot.memory_total_bytes + expected) // KIB)
-
-
-@pytest.mark.parametrize("observe_only", [True, False])
-def test_an_agent_that_changes_nothing_grants_nothing(observe_only: bool) -> None:
-    """It could not get that memory back from its guests when the scheduler's new VM wants it."""
-    turn = packed_turn()
-    seen = dataclasses.replace(turn.snapshot, frozen=not observe_only)
-    turn = dataclasses.replace(turn, snapshot=seen)
-    values = host_values(turn, grant=GrantSettings("probe"), observe_only=observe_only)
-    assert values["TOTALMEMORY"] == str(seen.memory_total_bytes // KIB)
-
-
-def test_by_default_the_probe_grants_nothing() -> None:
-    """With RESERVED_MEM as the way, a raised TOTALMEMORY would grant the same memory twice."""
-    turn = packed_turn()
-    assert host_values(turn)["TOTALMEMORY"] == str(turn.snapshot.memory_total_bytes // KIB)
+    values = host_values(turn, granted_bytes=GIB)
+    assert values["TOTALMEMORY"] == str((turn.snapshot.memory_total_bytes + GIB) // KIB)
 
 
 def test_empty_host_prints_zeros() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from tests import builders, intervals
 
-from vmpack.model.settings import GrantSettings
 from vmpack.publish.journal import JournalLine
 from vmpack.publish.publisher import Publisher
 from vmpack.replay.segments import read_segments
@@ -19,7 +18,7 @@ def publisher(root: Path, textfile: Path | None = None) -> Publisher:
         root / "run",
         root / "state",
         machine=builders.MACHINE,
-        grant=GrantSettings(),
+        grant=lambda _interval, _observe_only: 0,
         version=intervals.VERSION,
         textfile_path=textfile,
         journal_cap_bytes=8 * MIB,

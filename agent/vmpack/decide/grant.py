@@ -5,7 +5,8 @@
 
 so that what the scheduler takes for free comes out at the room that the host really has. Nominals are the
 cloud's: a VM that was built with more than its owner pays for has packed less than its agent may think.
-Called by `vmpack grant`. Lowered at once; raised in whole steps and not soon after the last change.
+Called by `vmpack grant`, and the rule itself by host/probe_grant. Lowered at once; raised in whole steps and
+not soon after the last change.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ def plan_grant(
     if refusal:
         return _withdrawn(host, refusal)
     assert isinstance(answer, AgentReport)
-    fitting = fitting_bytes(host, nominals, answer, settings.factor)
+    packed, arriving = packed_bytes(host, nominals, answer), arriving_bytes(host, nominals, answer)
+    room = min(answer.offered_bytes, answer.capacity_bytes) - arriving
+    fitting = fitting_bytes(packed, room, host.base_bytes - host.promised_bytes, settings.factor)
     target = fitting - fitting % settings.step_bytes
     numbers = (
-        f"offers {format_bytes(answer.offered_bytes)}, has packed "
-        f"{format_bytes(packed_bytes(host, nominals, answer))}, "
-        f"on their way {format_bytes(arriving_bytes(host, nominals, answer))}"
+        f"offers {format_bytes(answer.offered_bytes)}, has packed {format_bytes(packed)}, "
+        f"on their way {format_bytes(arriving)}"
     )
     if target == 0:
         return _withdrawn(host, f"no room beyond its own: {numbers}")
@@ -62,12 +64,13 @@ def plan_withdrawal(host: CloudHost) -> GrantPlan:
     return _withdrawn(host, "switched off")
 
 
-def fitting_bytes(host: CloudHost, nominals: Mapping[str, int], report: AgentReport, factor: float) -> int:
-    """The largest grant that promises nothing twice."""
-    offered = min(report.offered_bytes, report.capacity_bytes)
-    room = offered - arriving_bytes(host, nominals, report)
-    free_without = host.base_bytes - host.promised_bytes
-    return max(0, min(int(factor * packed_bytes(host, nominals, report)), room - free_without))
+def fitting_bytes(packed_bytes: int, room_bytes: int, free_without_bytes: int, factor: float) -> int:
+    """The largest grant that promises nothing twice.
+
+    `free_without_bytes` is what the scheduler would take for free without a grant: negative where it promised
+    more than it has.
+    """
+    return max(0, min(int(factor * packed_bytes), room_bytes - free_without_bytes))
 
 
 def arriving_bytes(host: CloudHost, nominals: Mapping[str, int], report: AgentReport) -> int:

@@ -29,7 +29,6 @@ from vmpack.lab.lab import Lab, LabGuest
 from vmpack.model.action import SetMemory
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Remembered
-from vmpack.model.settings import GrantSettings
 from vmpack.observe.machine import read_machine
 from vmpack.observe.source import HostSource
 from vmpack.publish.publisher import Publisher
@@ -245,7 +244,7 @@ class Story:
             self._keep_dir,
             self._keep_dir,
             machine=read_machine(),
-            grant=GrantSettings(),
+            grant=lambda _interval, _observe_only: 0,
             version=__version__,
             textfile_path=self._keep_dir / "vmpack.prom",
             journal_cap_bytes=64 * MIB,

@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from vmpack import __version__
 from vmpack.clock import SystemClock
@@ -24,6 +25,7 @@ from vmpack.host.notify import Notifier
 from vmpack.host.parts import Parts, real_parts
 from vmpack.host.peer import Rights, group_id
 from vmpack.host.pressure_trigger import PressureTrigger
+from vmpack.host.probe_grant import probe_grant_bytes
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
 from vmpack.model.interval import AgentStatus
@@ -204,7 +206,7 @@ class Agent:
             self._config = new
             with loop.lock:
                 source.pretended_bytes = new.settings.host.memory_bytes
-                publisher.grant = new.grant
+                publisher.grant = partial(probe_grant_bytes, settings=new.grant)
                 loop.reconfigure(new.settings, new.observe_only)
             log.info("the new configuration is in force")
         self._notifier.ready()
@@ -241,7 +243,7 @@ def _publisher(config: Config) -> Publisher:
         config.run_dir,
         config.state_dir,
         machine=read_machine(),
-        grant=config.grant,
+        grant=partial(probe_grant_bytes, settings=config.grant),
         version=__version__,
         textfile_path=config.textfile_dir / TEXTFILE_NAME if config.textfile_dir else None,
         journal_cap_bytes=config.journal_cap_bytes,

@@ -85,3 +85,8 @@ class HostSnapshot:
     frozen: bool = False
     """The administrator stopped all changes on this host."""
     gpus: tuple[Gpu, ...] = field(default=(), metadata=ADDED)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What the cloud is told that the machine has."""
+        return self.memory_total_bytes if self.pretended_bytes is None else self.pretended_bytes

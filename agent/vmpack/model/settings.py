@@ -71,7 +71,3 @@ class GrantSettings:
     """Of what is packed; the offer has kept back reserve and growth already, so by default no more is."""
     step_bytes: int = 64 * MIB
     calm_s: float = 60.0
-
-    def granted_bytes(self, offered_bytes: int, packed_bytes: int) -> int:
-        """What the scheduler may use beyond the host's own memory."""
-        return max(0, min(offered_bytes, int(self.factor * packed_bytes)))

@@ -18,7 +18,6 @@ from vmpack.model.host import UnreadableGuest
 from vmpack.model.interval import Interval
 from vmpack.model.machine import Machine
 from vmpack.model.plan import GuestPlan
-from vmpack.model.settings import GrantSettings
 from vmpack.publish import gpu_text
 from vmpack.units import KIB
 
@@ -34,7 +33,8 @@ class ProbeSettings:
     """What a host's texts depend on beside the interval."""
 
     machine: Machine
-    grant: GrantSettings
+    granted_bytes: int
+    """What TOTALMEMORY is raised by."""
     version: str
     observe_only: bool
 
@@ -64,7 +64,7 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
         "HYPERVISOR": "kvm",
         "TOTALCPU": str(100 * machine.cpus),
         "CPUSPEED": str(machine.cpu_mhz),
-        "TOTALMEMORY": _kib(_total_bytes(interval, settings)),
+        "TOTALMEMORY": _kib(interval.snapshot.capacity_bytes + settings.granted_bytes),
     }
     if machine.cgroups_version is not None:
         values["CGROUPS_VERSION"] = str(machine.cgroups_version)
@@ -75,17 +75,6 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
         "VMPACK_VERSION": settings.version,
     }
     return _lines(values) + gpu_text.host_lines(interval.snapshot.gpus)
-
-
-def _total_bytes(interval: Interval, settings: ProbeSettings) -> int:
-    """The host's memory, and what is granted beyond it; an agent that changes nothing grants nothing."""
-    snapshot, offer, grant = interval.snapshot, interval.plan.offer, settings.grant
-    total_bytes = (
-        snapshot.memory_total_bytes if snapshot.pretended_bytes is None else snapshot.pretended_bytes
-    )
-    if grant.via == "probe" and host_state(interval, settings.observe_only) == "ACTIVE":
-        total_bytes += grant.granted_bytes(offer.memory_bytes, offer.packed_bytes)
-    return total_bytes
 
 
 def _vm_snapshot(interval: Interval) -> str:

@@ -15,7 +15,7 @@ from vmpack.errors import VmpackError
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.machine import Machine
 from vmpack.model.plan import Remembered
-from vmpack.model.settings import GrantSettings, Settings
+from vmpack.model.settings import Settings
 from vmpack.publish import probe_text
 from vmpack.publish.atomic import disk_error, make_directory, sweep_leftovers, write_atomically
 from vmpack.publish.history import History
@@ -31,6 +31,10 @@ TEXT_HOLDS_LEAST_S = 15.0
 """A probe text is believed for so long: an interval may be late, an agent that is gone must be noticed."""
 
 
+Grant = Callable[[Interval, bool], int]
+"""The bytes by which the probe raises the host's memory, by interval and observe_only."""
+
+
 class Publisher:
     """Owns RUN_DIR/probe/, the metrics (and their textfile), STATE_DIR/journal/ and STATE_DIR/history.db."""
 
@@ -40,7 +44,7 @@ class Publisher:
         state_dir: Path,
         *,
         machine: Machine,
-        grant: GrantSettings,
+        grant: Grant,
         version: str,
         textfile_path: Path | None,
         journal_cap_bytes: int,
@@ -112,7 +116,8 @@ class Publisher:
 
     def _write_probe_texts(self, interval: Interval, observe_only: bool, holds_s: float) -> None:
         make_directory(self._probe_dir)
-        settings = ProbeSettings(self._machine, self.grant, self._version, observe_only)
+        granted_bytes = self.grant(interval, observe_only)
+        settings = ProbeSettings(self._machine, granted_bytes, self._version, observe_only)
         for category, text in probe_text.render(interval, settings).items():
             write_probe_file(self._probe_dir / category, text, holds_s)
 
