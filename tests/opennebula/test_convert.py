@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
+from tests import builders, intervals
 from tests.fake_vms import FakeClock
 from tests.opennebula.conftest import FrontEnd
 from tests.opennebula.oned import ADMIN, Oned
 from tests.opennebula.oned_objects import OnedHost
-from tests.opennebula.template import first
+from tests.opennebula.template import first, parse
 from vmpack.cli.main import main
 from vmpack.clouds import opennebula_convert
 from vmpack.clouds.opennebula_convert import ConversionPlan, Converter, Drivers
 from vmpack.errors import CloudError, UsageError
+from vmpack.model.gpu import Gpu
+from vmpack.publish import probe_text
+from vmpack.publish.probe_text import ProbeSettings
 
 OURS = Drivers("vmpack", "vmpack")
 CONFIG = "<OPENNEBULA_CONFIGURATION>{}</OPENNEBULA_CONFIGURATION>"
@@ -118,12 +123,38 @@ def test_back_gives_the_drivers_that_it_had(oned: Oned, before: str) -> None:
 
 def test_what_our_probes_told_does_not_outlive_them(scene: Scene) -> None:
     """Schedulers would go on to rank the host by memory that was packed months ago."""
+    before = dict(scene.host.record.template)
     scene.converter.carry_out(scene.plan(), 300)
-    told = 'PACKEDMEMORY="73728"\nOFFEREDMEMORY="4096"\nVMPACK_STATE="ACTIVE"'
-    scene.oned.answer("one.host.update", (ADMIN, scene.host.id, told, 1))
+    settings = ProbeSettings(builders.MACHINE, 0, intervals.VERSION, observe_only=False)
+    turn = intervals.interval(intervals.guest(1, "one-10"))
+    gpus = (Gpu(index=0, uuid="GPU-0", memory_total_bytes=1 << 30),)
+    turn = dataclasses.replace(turn, snapshot=dataclasses.replace(turn.snapshot, gpus=gpus))
+    text = probe_text.render(turn, settings)["host-system"]
+    scene.oned.answer("one.host.update", (ADMIN, scene.host.id, text, 1))
+    assert first(scene.host.record.template, "GPU_COUNT") == "1"
     scene.converter.carry_out(scene.plan(None), 300)
-    left = [first(scene.host.record.template, name) for name in opennebula_convert.UNTOLD]
-    assert left == ["0", "0", ""]
+    stock = {"TOTALCPU", "TOTALMEMORY", "HYPERVISOR", "CPUSPEED", "CGROUPS_VERSION", "IM_MAD", "VM_MAD"}
+    assert dict(scene.host.record.template).keys() <= before.keys() | stock
+
+
+def test_what_an_administrator_wrote_himself_is_not_taken_away(oned: Oned) -> None:
+    """A host that could not be converted would lose the GPU_COUNT that its VMs' requirements ask for."""
+    scene = Scene(oned, monitored=("kvm",))
+    oned.answer("one.host.update", (ADMIN, scene.host.id, 'GPU_COUNT="4"', 1))
+    assert scene.converter.carry_out(scene.plan(), 300).status == "failed"
+    assert first(scene.host.record.template, "GPU_COUNT") == "4"
+
+
+def test_owners_no_longer_see_what_no_longer_holds(scene: Scene) -> None:
+    """A guest's own tools would go by a floor and a target that nobody keeps any more."""
+    scene.converter.carry_out(scene.plan(), 300)
+    told = parse('LABELS="web"\nVMPACK_FLOOR="512"\nVMPACK_APPLIED_FLOOR="1"\nVMPACK_APPLIED_TARGET="2"')
+    one, two = scene.oned.vms.values()
+    one.user_template, two.user_template = list(told), list(told)
+    two.locked = True
+    done = scene.converter.carry_out(scene.plan(None), 300)
+    assert done.status == "done" and f"could not be taken from VMs {two.id}" in done.detail
+    assert dict(one.user_template) == {"LABELS": "web", "VMPACK_FLOOR": "512"}
 
 
 def test_what_is_so_already_is_not_touched(scene: Scene) -> None:

@@ -252,6 +252,21 @@ def test_what_an_administrator_set_on_the_host_stays(
     assert dict(vm.user_template)["VMPACK_APPLIED_FLOOR"] == str(256 * 1024)
 
 
+def test_where_vmpack_is_no_more_owners_are_told_nothing_more(
+    oned: Oned, vm: OnedVm, host: OnedHost, front_end: FrontEnd, listed: Listed
+) -> None:
+    """A VM that moved to a host without vmpack would seem to keep a floor that nobody knows there."""
+    asks(vm, 'VMPACK_FLOOR="512MiB"')
+    listed("--sync")
+    host.im_mad = "kvm"
+
+    (record,) = listed("--sync")
+
+    assert (record["status"], record["policy"]) == ("done", None)
+    assert dict(vm.user_template) == {"VMPACK_FLOOR": "512MiB"}
+    assert listed("--sync") == []
+
+
 def test_a_dry_run_tells_nobody(oned: Oned, vm: OnedVm, front_end: FrontEnd, listed: Listed) -> None:
     """Looking first must be safe."""
     asks(vm, 'VMPACK_SHARES="500"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vmpack.cli import cloud_access
@@ -15,7 +15,6 @@ from vmpack.model.codec import encode
 
 if TYPE_CHECKING:
     from vmpack.clouds.cloud import Cloud
-    from vmpack.decide.owners import OwnerPlan
     from vmpack.model.cluster import CloudVm
     from vmpack.model.guest import GuestPolicy
 
@@ -24,17 +23,20 @@ EXIT_WARNINGS = 3
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What came of one VM's plan."""
+    """What came of one VM."""
 
-    plan: OwnerPlan
-    values: Mapping[str, str]
+    vm: CloudVm
+    policy: GuestPolicy | None
+    """What its agent is told; None: nothing."""
+    values: Mapping[str, str | None]
+    """What its owner is told; None: no longer."""
     status: str
     detail: str = ""
 
 
 def run(cloud: Cloud, vms: list[CloudVm], faults: list[str], *, dry_run: bool, as_json: bool) -> int:
     """Sync these VMs. Raises CloudError when the hosts cannot be read; what fails later is told."""
-    told = [_carried_out(cloud, plan, dry_run) for plan in _plans(cloud, vms, faults)]
+    told = [_carried_out(cloud, entry, dry_run) for entry in _wanted(cloud, vms, faults)]
     changed = [entry for entry in told if entry.status != "kept"]
     if as_json:
         print(json.dumps({"vms": [_record(entry) for entry in changed], "faults": faults}, indent=2))
@@ -61,13 +63,14 @@ def policy_options(policy: GuestPolicy) -> list[str]:
     return [*options, "--opt-out"] if policy.opt_out else options
 
 
-def _plans(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[OwnerPlan]:
+def _wanted(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[Told]:
     from vmpack.decide.owners import plan_owner
     from vmpack.model.cluster import NoReport
 
     running = [vm for vm in vms if vm.running]
     needed = {vm.host_id for vm in running}
-    hosts = [host for host in cloud.hosts() if host.managed and host.id in needed]
+    known = cloud.hosts()
+    hosts = [host for host in known if host.managed and host.id in needed]
     faults += cloud.faults
     answers = cloud_access.agents_of(hosts)
     by_id = {host.id: answers.get(host.name) for host in hosts}
@@ -76,38 +79,40 @@ def _plans(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[OwnerPla
         for name, answer in answers.items()
         if isinstance(answer, NoReport)
     ]
-    plans = []
+    not_ours = {host.id for host in known if not host.managed}
+    wanted = []
     for vm in running:
         answer = by_id.get(vm.host_id)
         plan = None if answer is None or isinstance(answer, NoReport) else plan_owner(vm, answer)
         if plan is not None:
-            plans.append(plan)
-    return plans
+            wanted.append(Told(vm, plan.policy, cloud.untold(vm, plan.applied), "planned"))
+        elif vm.host_id in not_ours:
+            wanted.append(Told(vm, None, dict.fromkeys(name for name, _ in vm.told), "planned"))
+    return wanted
 
 
-def _carried_out(cloud: Cloud, plan: OwnerPlan, dry_run: bool) -> Told:
+def _carried_out(cloud: Cloud, entry: Told, dry_run: bool) -> Told:
     from vmpack.clouds.agents import tell
 
-    values = cloud.untold(plan.vm, plan.applied)
-    if plan.policy is None and not values:
-        return Told(plan, values, "kept")
+    if entry.policy is None and not entry.values:
+        return replace(entry, status="kept")
     if dry_run:
-        return Told(plan, values, "planned")
+        return entry
     try:
-        if plan.policy is not None:
-            tell(plan.vm.host_name, ["policy", plan.vm.domain, *policy_options(plan.policy)])
-        if values:
-            cloud.tell_owner(plan.vm, values)
+        if entry.policy is not None:
+            tell(entry.vm.host_name, ["policy", entry.vm.domain, *policy_options(entry.policy)])
+        if entry.values:
+            cloud.tell_owner(entry.vm, entry.values)
     except VmpackError as error:
-        return Told(plan, values, "failed", str(error))
-    return Told(plan, values, "done")
+        return replace(entry, status="failed", detail=str(error))
+    return replace(entry, status="done")
 
 
 def _record(entry: Told) -> dict[str, Any]:
     return {
-        "id": entry.plan.vm.id,
-        "name": entry.plan.vm.name,
-        "policy": None if entry.plan.policy is None else encode(entry.plan.policy),
+        "id": entry.vm.id,
+        "name": entry.vm.name,
+        "policy": None if entry.policy is None else encode(entry.policy),
         "told": dict(entry.values),
         "status": entry.status,
         "detail": entry.detail,
@@ -118,12 +123,14 @@ def _say(changed: list[Told]) -> None:
     if not changed:
         print("nothing to tell: what owners ask for holds, and they see it")
     for entry in changed:
-        vm = entry.plan.vm
+        vm = entry.vm
         parts = []
-        if entry.plan.policy is not None:
-            parts.append(f"policy on {shown(vm.host_name)}: {' '.join(policy_options(entry.plan.policy))}")
+        if entry.policy is not None:
+            parts.append(f"policy on {shown(vm.host_name)}: {' '.join(policy_options(entry.policy))}")
         if entry.values:
-            parts.append("owner sees " + " ".join(f"{name}={text}" for name, text in entry.values.items()))
+            seen = (name if text is None else f"{name}={text}" for name, text in entry.values.items())
+            gone = None in entry.values.values()
+            parts.append(f"owner {'no longer ' if gone else ''}sees {' '.join(seen)}")
         words = {"planned": "would be told: ", "done": "", "failed": "failed: "}[entry.status]
         line = f"{shown(vm.name)} ({vm.id}): {words}{'; '.join(parts)}"
         if entry.status == "failed":

@@ -44,8 +44,8 @@ class Cloud(Protocol):
         """What of this its owner is not told yet, as names and texts of this cloud; no call is made."""
         ...
 
-    def tell_owner(self, vm: CloudVm, values: Mapping[str, str]) -> None:
-        """Let the VM's owner see these."""
+    def tell_owner(self, vm: CloudVm, values: Mapping[str, str | None]) -> None:
+        """Let the VM's owner see these; None: no longer."""
         ...
 
     def refusals(self, vm: CloudVm, host: CloudHost) -> tuple[str, ...]:

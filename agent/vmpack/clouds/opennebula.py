@@ -92,7 +92,7 @@ class OpenNebula:
         known = dict(vm.told)
         return {name: text for name, text in applied_texts(applied).items() if known.get(name, "") != text}
 
-    def tell_owner(self, vm: CloudVm, values: Mapping[str, str]) -> None:
+    def tell_owner(self, vm: CloudVm, values: Mapping[str, str | None]) -> None:
         """See Cloud."""
         self._client.number("vm.update", int(vm.id), template_text(values), APPEND)
 

@@ -7,12 +7,14 @@ cannot work is refused before anything is changed; whatever happens afterwards, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from vmpack.clock import Clock
-from vmpack.clouds.opennebula_reserve import WRITTEN
+from vmpack.clouds import opennebula_reserve as reserve
+from vmpack.clouds.opennebula_policy import APPLIED
+from vmpack.clouds.opennebula_text import template_text
 from vmpack.clouds.opennebula_xml import HostXml, VmXml, read_host, read_hosts, read_vm
 from vmpack.errors import CloudAccessError, CloudError, CloudGoneError, UsageError, VmpackError
 
@@ -25,8 +27,13 @@ PAUSE_S = 10.0
 LOOK_EVERY_S = 2.0
 BEFORE = "VMPACK_IM_MAD_BEFORE", "VMPACK_VM_MAD_BEFORE"
 
-UNTOLD = {"PACKEDMEMORY": "0", "OFFEREDMEMORY": "0", "VMPACK_STATE": ""}
-"""oned keeps for ever what a probe told once: this no longer holds when ours tells nothing more."""
+_GPU_TOTALS = "COUNT MIG_COUNT IDLE FAULTS MEMORY_TOTAL MEMORY_USED UTILIZATION POWER_USAGE"
+UNTOLD = (
+    *("PACKEDMEMORY", "OFFEREDMEMORY", "VMPACK_STATE", "VMPACK_VERSION"),
+    *("GPU", *(f"GPU_{name}" for name in _GPU_TOTALS.split())),
+    *(reserve.KEPT, reserve.WRITTEN, reserve.GRANTED, reserve.CHANGED),
+)
+"""oned keeps for ever what was told once: this no longer holds when our probes tell nothing more."""
 
 
 class Client(Protocol):
@@ -123,10 +130,28 @@ class Converter:
             if not settled:
                 self._put_back(plan)
         if detail is None:
-            return Conversion(name, "done", plan.wanted, _state_words(plan.host.state), plan.vms)
+            words = _state_words(plan.host.state)
+            if plan.wanted.im_mad != OURS:
+                words += self._forget(plan)
+            return Conversion(name, "done", plan.wanted, words, plan.vms)
         back = self._monitored(plan, timeout_s)
         more = "" if back is None else f"; with {plan.now} again: {back}"
         return Conversion(name, "failed", plan.now, f"{detail}{more}", plan.vms)
+
+    def _forget(self, plan: ConversionPlan) -> str:
+        """Owners of its VMs no longer see what held; words for those that do, because oned refused."""
+        left = []
+        for vm_id, _ in plan.vms:
+            try:
+                vm = read_vm(self._client.text("vm.info", vm_id))
+                told = [name for name in vm.user_template.values if name.startswith(APPLIED)]
+                if told:
+                    self._client.number("vm.update", vm_id, template_text(dict.fromkeys(told)), 1)
+            except CloudGoneError:
+                continue
+            except VmpackError:
+                left.append(str(vm_id))
+        return f"; {APPLIED}* could not be taken from VMs {', '.join(left)}" if left else ""
 
     def _put_back(self, plan: ConversionPlan) -> None:
         name = plan.host.name
@@ -147,6 +172,9 @@ class Converter:
             known = ", ".join(sorted(host.name for host in hosts)) or "none"
             raise UsageError(f"OpenNebula has no host {name!r:.80}", f"it has: {known[:400]}")
         return found[0]
+
+    def _host(self, host_id: int) -> HostXml:
+        return read_host(self._client.text("host.info", host_id))
 
     def _vms(self, host: HostXml) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
         vms: list[tuple[int, str]] = []
@@ -172,7 +200,7 @@ class Converter:
                 f"oned knows no VM_MAD {target.vm_mad!r}: `./install.sh opennebula --edit` on the front-end, "
                 "then restart opennebula"
             )
-        if not target.ours and host.template.values.get(WRITTEN, ""):
+        if not target.ours and host.template.values.get(reserve.WRITTEN, ""):
             refusals.append(
                 f"memory of it is granted to the scheduler: first `vmpack grant {host.name} --off`"
             )
@@ -195,8 +223,9 @@ class Converter:
         try:
             self._client.number("host.status", host_id, TAKE_OFFLINE)
             self._clock.wait(PAUSE_S)
-            self._client.number("host.update", host_id, _update(drivers, plan), 1)
-            found = read_host(self._client.text("host.info", host_id))
+            stale = () if drivers.im_mad == OURS else _stale(self._host(host_id))
+            self._client.number("host.update", host_id, _update(drivers, plan, stale), 1)
+            found = self._host(host_id)
             if Drivers(found.im_mad, found.vm_mad) != drivers:
                 raise CloudError(
                     f"oned shows {found.im_mad}/{found.vm_mad} on {found.name}, not {drivers}",
@@ -213,7 +242,7 @@ class Converter:
         end_s = self._clock.time_s() + timeout_s
         self._tell(f"waiting until {plan.host.name} is monitored, at most {timeout_s:g} s")
         while True:
-            host = read_host(self._client.text("host.info", plan.host.id))
+            host = self._host(plan.host.id)
             if host.state == MONITORED:
                 if plan.host.state == DISABLED:
                     self._client.number("host.status", plan.host.id, DISABLE)
@@ -227,19 +256,23 @@ class Converter:
                 return "the wait was ended"
 
 
-def _update(drivers: Drivers, plan: ConversionPlan) -> str:
-    """Attributes to append: the names of drivers are checked, so nothing in them needs quoting."""
-    before = zip(BEFORE, _before(drivers, plan), strict=True)
-    values = {"IM_MAD": drivers.im_mad, "VM_MAD": drivers.vm_mad, **dict(before)}
-    if drivers.im_mad != OURS:
-        values |= UNTOLD
-    return "\n".join(f'{key}="{value}"' for key, value in values.items())
+def _stale(host: HostXml) -> tuple[str, ...]:
+    """Names that our probes have told; none where they never spoke, for then they are somebody else's."""
+    told = {*host.template.values, *host.template.vectors}
+    return tuple(name for name in UNTOLD if name in told) if "VMPACK_VERSION" in told else ()
 
 
-def _before(drivers: Drivers, plan: ConversionPlan) -> tuple[str, str]:
+def _update(drivers: Drivers, plan: ConversionPlan, stale: Sequence[str]) -> str:
+    """Attributes to append."""
+    values: dict[str, str | None] = {"IM_MAD": drivers.im_mad, "VM_MAD": drivers.vm_mad}
+    values |= zip(BEFORE, _before(drivers, plan), strict=True)
+    return template_text(values | dict.fromkeys(stale))
+
+
+def _before(drivers: Drivers, plan: ConversionPlan) -> tuple[str, str] | tuple[None, None]:
     """What is kept for the way back, once the host has `drivers`."""
     if not drivers.ours:
-        return "", ""
+        return None, None
     return _kept(plan.host) if plan.now.ours else (plan.now.im_mad, plan.now.vm_mad)
 
 
