@@ -3,13 +3,16 @@
 import base64
 import dataclasses
 import zlib
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import builders, intervals
 from tests.opennebula import template
+from tests.opennebula.host_record import HostRecord, VmRecord
 
+from vmpack.model.gpu import Gpu
 from vmpack.model.interval import Interval
 from vmpack.model.plan import Reason
 from vmpack.publish.probe_text import CATEGORIES, ProbeSettings, render
@@ -144,9 +147,57 @@ def test_no_text_breaks_the_syntax(name: str, version: str, rule: str) -> None:
     assert len(vm_values(turn)["2"]) == 7
 
 
-def test_four_hundred_vms_fit_into_a_datagram() -> None:
+def with_gpus(turn: Interval, *gpus: Gpu) -> Interval:
+    """The same turn on a host with these GPUs."""
+    return dataclasses.replace(turn, snapshot=dataclasses.replace(turn.snapshot, gpus=gpus))
+
+
+def vm_after(*turns: Interval) -> template.Template:
+    """What OpenNebula shows of VM 1 after these."""
+    record = HostRecord(vms={1: VmRecord(256)})
+    for turn in turns:
+        record.take_vm_monitor(rendered(turn)["vm-snapshot"])
+    return record.vms[1].monitoring
+
+
+GPU = Gpu(index=0, uuid="GPU-0", utilization_ratio=0.38, vm_uuids=(intervals.uuid_of(1),))
+IDLE_GPU = Gpu(index=0, uuid="GPU-0", utilization_ratio=0.0)
+
+
+def test_a_gpu_that_was_taken_away_leaves_nothing() -> None:
+    """OpenNebula never forgets: the owner would see the GPU, and its load, for ever."""
+    turn = intervals.interval(intervals.guest(1, "one-1"))
+    assert template.first(vm_after(with_gpus(turn, GPU)), "GPU_UTILIZATION") == "38"
+    after = vm_after(with_gpus(turn, GPU), with_gpus(turn, IDLE_GPU))
+    assert after == vm_after(turn)
+
+
+def test_what_a_guest_tells_of_a_device_of_its_own_stays() -> None:
+    """OpenNebula's own probe asks guests of passed-through devices; ours would take their answer away."""
+    has_device = dataclasses.replace(intervals.guest(1, "one-1"), exclusions=("pci_passthrough",))
+    assert "GPU" not in vm_values_text(with_gpus(intervals.interval(has_device), IDLE_GPU))
+
+
+def vm_values_text(turn: Interval) -> str:
+    """MONITOR of the only VM."""
+    (block,) = template.vectors(template.parse(rendered(turn)["vm-snapshot"]), "VM")
+    return base64.b64decode(block["MONITOR"]).decode()
+
+
+@pytest.mark.parametrize("gpus", [(), (IDLE_GPU,)], ids=["no GPU", "a GPU"])
+def test_four_hundred_vms_fit_into_a_datagram(gpus: tuple[Gpu, ...]) -> None:
     """More than a datagram holds does not arrive at all, and monitoring of every VM stops."""
-    sizes = [intervals.guest(n, f"one-{1000 + n * 37}", used=20 + n * 7 % 90) for n in range(400)]
-    text = rendered(intervals.interval(*sizes))["vm-snapshot"]
+    random = Random(1)
+    guests = [
+        intervals.guest(
+            n,
+            f"one-{random.randrange(10**6)}",
+            nominal=(nominal := random.randrange(256, 2**18)),
+            balloon=(balloon := random.randrange(200, nominal)),
+            used=random.randrange(20, balloon - 100),
+        )
+        for n in range(400)
+    ]
+    text = rendered(with_gpus(intervals.interval(*guests), *gpus))["vm-snapshot"]
     assert text.count("VM=[") == 400
     assert len(base64.b64encode(zlib.compress(text.encode()))) < MOST_DATAGRAM_BYTES

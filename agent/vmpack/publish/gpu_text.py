@@ -15,6 +15,10 @@ from vmpack.units import MIB
 _UNFIT = re.compile(r"[^ !#-\[^-~]|\](?=\])")
 """Anything but printable ASCII, the quote, the backslash, and the beginning of an end of CDATA."""
 
+_VM_NAMES = ("GPU_COUNT", "GPU_UTILIZATION", "GPU_MEMORY_UTILIZATION", "GPU_MEMORY_FREE", "GPU_POWER_USAGE")
+NO_GPU = "".join(f"{name}=[ ]\n" for name in _VM_NAMES)
+"""Takes from a VM what vm_values once told of it: OpenNebula drops a name that comes as an empty vector."""
+
 
 def host_lines(gpus: Sequence[Gpu]) -> str:
     """Lines for host/system: totals, then one GPU=[...] for each GPU and MIG instance. Memory in MiB.

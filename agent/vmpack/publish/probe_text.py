@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from vmpack.model.gpu import Gpu
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import UnreadableGuest
 from vmpack.model.interval import Interval
@@ -80,13 +81,13 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
 def _vm_snapshot(interval: Interval) -> str:
     plans = {plan.uuid: plan for plan in interval.plan.guests}
     snapshot = interval.snapshot
-    told = [(vm.name, _unreadable_values(vm)) for vm in snapshot.unreadable]
+    told = [(vm.name, _lines(_unreadable_values(vm))) for vm in snapshot.unreadable]
     told += [
-        (guest.name, _vm_values(guest, plans.get(guest.uuid)) | gpu_text.vm_values(snapshot.gpus, guest.uuid))
+        (guest.name, _lines(_vm_values(guest, plans.get(guest.uuid))) + _gpu_lines(snapshot.gpus, guest))
         for guest in snapshot.guests
     ]
-    numbered = ((vm_id(name), values) for name, values in told)
-    return "".join(_vm_block(number, values) for number, values in numbered if number is not None)
+    numbered = ((vm_id(name), lines) for name, lines in told)
+    return "".join(_vm_block(number, lines) for number, lines in numbered if number is not None)
 
 
 def _vm_values(guest: GuestSnapshot, plan: GuestPlan | None) -> dict[str, str]:
@@ -110,8 +111,16 @@ def _unreadable_values(guest: UnreadableGuest) -> dict[str, str]:
     }
 
 
-def _vm_block(number: int, values: Mapping[str, str]) -> str:
-    encoded = base64.b64encode(_lines(values).encode("ascii")).decode("ascii")
+def _gpu_lines(gpus: Sequence[Gpu], guest: GuestSnapshot) -> str:
+    """A VM without a device of the host's has no GPU; of one that has, its guest may tell by itself."""
+    values = gpu_text.vm_values(gpus, guest.uuid)
+    if values or not gpus or "pci_passthrough" in guest.exclusions:
+        return _lines(values)
+    return gpu_text.NO_GPU
+
+
+def _vm_block(number: int, lines: str) -> str:
+    encoded = base64.b64encode(lines.encode("ascii")).decode("ascii")
     return f'VM=[ ID="{number}", MONITOR="{encoded}" ]\n'
 
 
