@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.opennebula import remotes
 from tests.opennebula.executor import Executor, VmOrder
-from tests.real.agent_process import balloon_bytes
+from tests.real.agent_process import AgentProcess, balloon_bytes
 from tests.waiting import eventually
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
@@ -25,14 +25,17 @@ class OneNode:
 
     def __init__(self, folder: Path, name: str, host: Lab, hosts: Path) -> None:
         self.host, self.name, self.folder = host, name, folder
-        r = remotes.add_drivers(remotes.front_end(folder / "R"))
-        n = remotes.synchronize(r, folder / "N")
+        r = remotes.add_probes(remotes.add_drivers(remotes.front_end(folder / "R")))
+        self.remotes = remotes.synchronize(r, folder / "N")
         self.agent_folder = folder / "agent"
         self.agent_folder.mkdir()
-        self.executor = Executor(n, name, self._environment(hosts))
+        self.agent: AgentProcess | None = None
+        self.program = folder / "vmpack"
+        self.environment = self._environment(hosts)
+        self.executor = Executor(self.remotes, name, self.environment)
 
     def _environment(self, hosts: Path) -> dict[str, str]:
-        config, program = self.folder / "vmpack.toml", self.folder / "vmpack"
+        config, program = self.folder / "vmpack.toml", self.program
         config.write_text(
             f'[agent]\nconnect_uri = "{self.host.uri}"\nrun_dir = "{self.agent_folder}/run"\n'
             f'state_dir = "{self.agent_folder}/state"\n'
@@ -46,7 +49,10 @@ class OneNode:
             "PATH": os.environ["PATH"],
             "LIBVIRT_DEFAULT_URI": self.host.uri,
             "ONE_DOUBLE_HOSTS": str(hosts),
+            "ONE_DOUBLE_STATE": str(self.folder / "state.db"),
             "VMPACK_PROGRAM": str(program),
+            "VMPACK_RUN_DIR": str(self.agent_folder / "run"),
+            "VMPACK_CONFIG_DIR": str(self.agent_folder / "etc"),
         }
 
     def deploy(self, vm: VmOrder, most_mib: int, **options: object) -> LabGuest:

@@ -247,8 +247,28 @@ def test_a_balloon_is_read_live_until_the_bulk_figures_have_followed():
     for _ in range(5):
         seen.append(watched.source.observe().guests[0].balloon_bytes)
         watched.clock.wait(0.5)
+    domain.stats = domain.stats | {"balloon.current": 163840}
+    watched.observe()
+    watched.clock.wait(2)
+    watched.observe()
+    domain.actual_kib = 1  # no longer asked
+    seen.append(watched.source.observe().guests[0].balloon_bytes)
 
-    assert seen == [160 * MIB] * 4 + [255 * MIB]
+    assert seen == [160 * MIB] * 6
+
+
+def test_what_libvirt_missed_while_a_vm_was_saved_is_asked_for():
+    """A restored VM would be booked at its old size for ever: never packed, or more promised than there is."""
+    domain = FakeDomain()
+    watched = Watched(domain)
+    watched.observe()
+    watched.clock.wait(60)
+    watched.observe()
+    domain.run += 1
+    domain.actual_kib = 163840
+    for _ in range(3):
+        watched.clock.wait(60)
+        assert watched.source.observe().guests[0].balloon_bytes == 160 * MIB
 
 
 def test_a_vm_that_is_busy_at_the_very_first_look_is_asked_again():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vmpack.errors import GuestBusyError, GuestGoneError, HypervisorError, HypervisorLostError
@@ -56,7 +56,7 @@ class LiveFacts:
 
     job: str | None
     balloon_kib: int | None = None
-    """Asked only while the balloon moves: see BALLOON_LAG_S."""
+    """Asked only while the bulk statistics may be wrong: see BALLOON_LAG_S and _SeenBalloon."""
 
     @property
     def is_incoming(self) -> bool:
@@ -85,13 +85,19 @@ class _KnownFacts:
 
 @dataclass(frozen=True, slots=True)
 class _SeenBalloon:
-    """What the bulk statistics said last, and since when they say so."""
+    """What the bulk statistics said last, and since when they say so.
 
+    They stay wrong after a VM was saved or moved while its balloon moved: libvirt then waits for a change
+    that came before. So they are believed only where the VM itself said the same.
+    """
+
+    run: int
     kib: int | None
     since_s: float
+    is_confirmed: bool = False
 
-    def may_move(self, time_s: float) -> bool:
-        return self.kib is not None and time_s - self.since_s < BALLOON_LAG_S
+    def may_be_wrong(self, time_s: float) -> bool:
+        return self.kib is not None and (not self.is_confirmed or time_s - self.since_s < BALLOON_LAG_S)
 
 
 _Definition = tuple[str, str | None]
@@ -215,21 +221,29 @@ class DomainReader:
     def _ask_each(self, domains: list[_Domain], time_s: float) -> dict[str, LiveFacts | None]:
         """By uuid; None for a VM that is gone, no entry for one that did not answer in time."""
         self._balloons = {d.uuid: self._seen_balloon(d, time_s) for d in domains}
-        moving = {uuid for uuid, seen in self._balloons.items() if seen.may_move(time_s)}
+        doubted = {uuid for uuid, seen in self._balloons.items() if seen.may_be_wrong(time_s)}
         answers: dict[str, LiveFacts | None] = {}
         try:
             self._hypervisor.call(
                 "ask each VM for its job",
-                lambda _: _ask(domains, moving, answers),
+                lambda _: _ask(domains, doubted, answers),
                 deadline_s=self._deadline_s,
             )
         except GuestBusyError:
             self._balloons = {}
-        return dict(answers)
+        answers = dict(answers)
+        for uuid, answer in answers.items():
+            seen = self._balloons.get(uuid)
+            if uuid in doubted and seen is not None and answer is not None and answer.job is None:
+                same = answer.balloon_kib in (None, seen.kib)
+                self._balloons[uuid] = replace(seen, is_confirmed=same)
+        return answers
 
     def _seen_balloon(self, domain: _Domain, time_s: float) -> _SeenBalloon:
         kib, before = domain.stats.get("balloon.current"), self._balloons.get(domain.uuid)
-        return before if before is not None and before.kib == kib else _SeenBalloon(kib, time_s)
+        if before is not None and (before.run, before.kib) == (domain.run, kib):
+            return before
+        return _SeenBalloon(domain.run, kib, time_s)
 
 
 def _all_domains(connection: Any) -> list[_Domain]:
@@ -274,13 +288,13 @@ def _describe(domains: list[_Domain], texts: dict[str, _Definition | None]) -> N
             texts[domain.uuid] = None
 
 
-def _ask(domains: list[_Domain], moving: set[str], answers: dict[str, LiveFacts | None]) -> None:
+def _ask(domains: list[_Domain], doubted: set[str], answers: dict[str, LiveFacts | None]) -> None:
     """Put what each VM says into `answers`."""
     for domain in domains:
         try:
             job = job_name(domain.handle)
             actual_kib = None
-            if domain.uuid in moving and job is None:
+            if domain.uuid in doubted and job is None:
                 with translated(f"read the balloon of {domain.name}"):
                     actual_kib = domain.handle.memoryStats().get("actual")
             answers[domain.uuid] = LiveFacts(job, actual_kib)
