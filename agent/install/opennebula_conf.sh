@@ -84,8 +84,13 @@ one_edit() { # FILE SNIPPET
 one_take_out() { # FILE: and the copies that say nothing more than it then does
     real=$(readlink -f "$1") && cp -p "$real" "$real.new" && one_without_block "$real" >"$real.new" && mv -fT "$real.new" "$real" &&
         for kept in "$1".before-vmpack-*; do
+            one_is_but_newline "$kept" "$real" && { cp -p "$kept" "$real.new" && mv -fT "$real.new" "$real" || return 1; }
             ! cmp -s "$kept" "$real" || rm -f "$kept" || return 1
         done
+}
+
+one_is_but_newline() { # KEPT FILE: they differ in the last newline alone, which one_edit gave it
+    [ -n "$(tail -c 1 "$1")" ] && { cat "$1" && echo; } | cmp -s - "$2"
 }
 
 one_unregister() { # every file that has our block

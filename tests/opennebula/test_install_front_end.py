@@ -264,8 +264,11 @@ class TestRegistration:
     def test_a_file_without_a_last_newline_stays_whole(self, place: FrontEnd) -> None:
         """The first of our lines would be glued to the last of theirs, and oned would not start."""
         (place.etc / "vmm_exec/vmm_execrc").write_text(EXECRC.rstrip("\n"))
+        before = place.tree()
         place.install("--edit", "--no-sync")
         assert EXECRC in (place.etc / "vmm_exec/vmm_execrc").read_text()
+        place.run("uninstall")
+        assert place.tree() == before
 
     def test_drivers_registered_by_hand_are_left_alone(self, place: FrontEnd) -> None:
         """oned would refuse to start over two drivers of one name."""
