@@ -258,7 +258,7 @@ def test_a_balloon_is_read_live_until_the_bulk_figures_have_followed():
 
 
 def test_what_libvirt_missed_while_a_vm_was_saved_is_asked_for():
-    """A restored VM would be booked at its old size for ever: never packed, or more promised than there is."""
+    """A restored VM would be booked at its old size for ever: never packed, or promised twice."""
     domain = FakeDomain()
     watched = Watched(domain)
     watched.observe()
