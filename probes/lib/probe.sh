@@ -10,12 +10,13 @@ run_dir=${VMPACK_RUN_DIR:-/run/vmpack}
 fresh_text() { # CATEGORY: prints what the agent rendered, or fails: gone, old, cut short, from before a reboot
     [ -f "$run_dir/probe/$1" ] && [ ! -L "$run_dir/probe/$1" ] || return 1
     {
-        read -r mark name boot until_s length
+        read -r mark name from_s until_s length
         text=$(cat)
     } <"$run_dir/probe/$1" || return 1
-    read -r this_boot </proc/sys/kernel/random/boot_id && read -r now_s _ </proc/uptime || return 1
-    case $until_s$length in '' | *[!0-9]*) return 1 ;; esac
-    [ "$mark $name $boot" = "# vmpack $this_boot" ] && [ "$until_s" -ge "${now_s%.*}" ] || return 1
+    read -r now_s _ </proc/uptime || return 1
+    now_s=${now_s%.*}
+    case $from_s:$until_s:$length in *[!0-9:]* | :* | *: | *::*) return 1 ;; esac
+    [ "$mark $name" = "# vmpack" ] && [ "$from_s" -le "$now_s" ] && [ "$now_s" -le "$until_s" ] || return 1
     [ "${#text}" = "$length" ] || return 1
     [ -z "$text" ] || printf '%s\n' "$text"
 }

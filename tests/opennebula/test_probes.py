@@ -124,13 +124,14 @@ def relink(path: Path) -> None:
 
 
 def from_another_boot(path: Path) -> None:
-    """Let it be of another boot."""
-    path.write_text(re.sub("[0-9a-f]{8}-", "00000000-", path.read_text(), count=1))
+    """Let it be of a boot that was longer than this one is yet."""
+    later = r"# vmpack 9\g<1> 9\g<2> "
+    path.write_text(re.sub(r"# vmpack (\d+) (\d+) ", later, path.read_text(), count=1))
 
 
 def without_numbers(path: Path) -> None:
     """Take the time and the length from its first line."""
-    path.write_text(re.sub(r" \d+ \d+\n", " x y\n", path.read_text(), count=1))
+    path.write_text(re.sub(r" \d+ \d+ \d+\n", " x y z\n", path.read_text(), count=1))
 
 
 DAMAGES: dict[str, Damage] = {
