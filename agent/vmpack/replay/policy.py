@@ -42,6 +42,9 @@ class Seen:
     """The host's memory."""
     host_available_bytes: int
     """MemAvailable of the host."""
+    committed_bytes: Bytes | None = None
+    """What each guest has promised its programs and kernel, above the balloon when it is short. Hyper-V's guests
+    report it; libvirt's do not, and then it is None."""
 
 
 class Policy(Protocol):
