@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "demo": "see packing on real tiny guests, in a minute",
         "lab": "make and load tiny real guests",
         "replay": "run a recorded journal through the decisions again",
+        "simulate": "what vmpack would save and risk, on a trace of memory use",
     },
 }
 

@@ -45,7 +45,9 @@ class Guests:
         self._fill = np.int64(world.fill_bytes_per_s * world.step_s)
         self._swap_in = np.int64(world.swap_in_bytes_per_s * world.step_s)
         self._refault_ratio = world.step_s / world.hot_cycle_s / FILE_FAULT_BYTES
-        self._free_cache_bytes = zeros
+        self._unballooned_cache_bytes = zeros
+        self.hot_bytes = zeros
+        self.hot_lost_bytes = zeros
 
     def step(self, need_bytes: Bytes, target_bytes: Bytes) -> None:
         """Let one step pass: balloons go towards their targets, need becomes `need_bytes`."""
@@ -59,12 +61,6 @@ class Guests:
         self.balloon_bytes, self.need_bytes, self.cache_bytes = balloon, need_bytes, cache
         self._count_faults()
 
-    def unballooned_hot_bytes(self, cache_before_bytes: Bytes, need_bytes: Bytes) -> tuple[Bytes, Bytes]:
-        """The page cache that an unballooned guest would have after a step, and its working set's part."""
-        grown = np.minimum(cache_before_bytes + self._fill, self._cache_bytes)
-        cache = np.minimum(grown, self.nominal_bytes - need_bytes)
-        return cache, np.minimum(cache, self._hot_bytes)
-
     def _count_faults(self) -> None:
         if self._any_swapped or self.short_bytes.any():
             came = np.minimum(self._swapped_bytes, self._swap_in)
@@ -72,14 +68,15 @@ class Guests:
             self._any_swapped = bool(self._swapped_bytes.any())
             self.swap_in_bytes = self.swap_in_bytes + came
             self.major_faults = self.major_faults + came // SWAP_FAULT_BYTES
-        # A cache that grows faults too, unballooned as well: only what was there and is gone counts.
-        free_cache, hot = self.unballooned_hot_bytes(self._free_cache_bytes, self.need_bytes)
-        self._free_cache_bytes = free_cache
-        gone = hot - self.cache_bytes
-        if (gone > 0).any():
-            refaults = (np.maximum(gone, self._zeros) * self._refault_ratio).astype(np.int64)
+        # A cache that still grows lacks nothing: what counts is what the guest would have without a balloon.
+        cache = np.minimum(self._unballooned_cache_bytes + self._fill, self._cache_bytes)
+        cache = np.minimum(cache, self.nominal_bytes - self.need_bytes)
+        self._unballooned_cache_bytes = cache
+        self.hot_bytes = np.minimum(cache, self._hot_bytes)
+        self.hot_lost_bytes = np.maximum(self.hot_bytes - self.cache_bytes, self._zeros)
+        if self.hot_lost_bytes.any():
+            refaults = (self.hot_lost_bytes * self._refault_ratio).astype(np.int64)
             self.major_faults = self.major_faults + refaults
-        self.hot_bytes = hot
 
 
 class _Report(NamedTuple):
@@ -91,6 +88,7 @@ class _Report(NamedTuple):
     caches_bytes: Bytes
     swap_in_bytes: Bytes
     major_faults: Bytes
+    committed_bytes: Bytes
 
 
 class Eyes:
@@ -117,15 +115,16 @@ class Eyes:
             if self._talks is not None:
                 self._sampled_s[self._silent] = np.nan
         none = self._nothing
-        shown = self._shown or _Report(time_s, none, none, none, none, none, none, none)
+        shown = self._shown or _Report(time_s, *[none] * 8)
         return Seen(
             time_s,
             guests.nominal_bytes,
             guests.balloon_bytes,
             self._sampled_s,
-            *shown[1:],
+            *shown[1:-1],
             self._capacity_bytes,
             max(0, self._capacity_bytes - int(guests.touched_bytes.sum())),
+            shown.committed_bytes,
         )
 
     def _report(self, time_s: float, guests: Guests) -> _Report:
@@ -139,6 +138,7 @@ class Eyes:
             guests.cache_bytes,
             guests.swap_in_bytes,
             guests.major_faults,
+            guests.need_bytes,
         )
         if self._talks is not None:
             values = tuple(value * self._talks for value in values)  # type: ignore[assignment]

@@ -45,6 +45,3 @@ class Oracle:
 
     def carried_out(self, balloon_bytes: Bytes) -> None:
         """Nothing to remember."""
-
-
-POLICIES = {"oracle": Oracle}

@@ -16,7 +16,7 @@ from vmpack.model.settings import HostSettings
 from vmpack.replay.draw import WARM_UP_S, Draw
 from vmpack.replay.facts import DrawFacts
 from vmpack.replay.guests import Eyes, Guests
-from vmpack.replay.policy import Bytes, Policy, Seconds
+from vmpack.replay.policy import Bytes, Policy
 from vmpack.replay.world import World
 
 GB = 10**9
@@ -65,8 +65,6 @@ class Course:
     """[step]: working set of the page cache, had the guests no balloon."""
     hot_lost_bytes: Bytes
     """[step]: the part of it that is missing."""
-    time_s: Seconds
-    """[step]"""
 
 
 def capacity_bytes(drawn: Draw, overcommit: float) -> int:
@@ -103,10 +101,7 @@ def _course(guests: Guests, eyes: Eyes, policy: Policy, facts: DrawFacts) -> Cou
     rows = len(need)
     balloon = np.empty_like(need)
     balloon[0] = guests.balloon_bytes
-    lost, hot = np.zeros_like(need), np.zeros_like(need)
-    touched = np.empty_like(need)
-    touched[0] = guests.touched_bytes
-    orders = np.zeros(rows, dtype=np.int64)
+    resident, orders, hot, lost = (np.zeros(rows, dtype=np.int64) for _ in range(4))
     asked = guests.balloon_bytes
     nothing = np.zeros_like(nominal)
     for step in range(rows - 1):
@@ -117,13 +112,10 @@ def _course(guests: Guests, eyes: Eyes, policy: Policy, facts: DrawFacts) -> Cou
         guests.step(need[step + 1], answer)
         policy.carried_out(guests.balloon_bytes)
         balloon[step + 1] = guests.balloon_bytes
-        touched[step + 1] = guests.touched_bytes
-        hot[step + 1] = guests.hot_bytes
-        lost[step + 1] = guests.hot_bytes - guests.cache_bytes
-    return Course(
-        nominal, facts.capacity_bytes, facts.step_s, need, balloon, touched.sum(axis=1), orders,
-        hot.sum(axis=1), np.maximum(lost, 0).sum(axis=1), np.arange(rows) * facts.step_s,
-    )  # fmt: skip
+        resident[step + 1] = guests.touched_bytes.sum()
+        hot[step + 1] = guests.hot_bytes.sum()
+        lost[step + 1] = guests.hot_lost_bytes.sum()
+    return Course(nominal, facts.capacity_bytes, facts.step_s, need, balloon, resident, orders, hot, lost)
 
 
 def _score(course: Course, policy: Policy, number: int, overcommit: float, demand_scale: float) -> Score:

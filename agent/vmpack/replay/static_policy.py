@@ -21,6 +21,3 @@ class StaticPolicy:
 
     def carried_out(self, balloon_bytes: Bytes) -> None:
         """Nothing to remember."""
-
-
-POLICIES = {"static": StaticPolicy}

@@ -1,0 +1,35 @@
+"""`vmpack simulate WHAT`: what would happen on hosts like yours, decided by the code that the agent runs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from vmpack.cli import simulate_memory
+from vmpack.errors import UnavailableError
+
+DESCRIPTION = """\
+Simulate hosts: a recorded or generated use of memory, the decisions that the agent would make, and what
+came of them. Nothing on this host is looked at or changed."""
+
+_NEEDED = ("numpy", "pyarrow", "matplotlib")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command and its parts to the tree."""
+    parser = subparsers.add_parser(
+        "simulate", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", metavar="WHAT", required=True)
+    simulate_memory.add_parser(parts)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the part. Raises UnavailableError where a package that simulations need is not installed."""
+    try:
+        return simulate_memory.run(args)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _NEEDED:
+            raise
+        hint = "install vmpack[replay]: pip install 'vmpack[replay]'"
+        raise UnavailableError(f"simulations need {error.name.partition('.')[0]}", hint) from error
