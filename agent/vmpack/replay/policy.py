@@ -43,8 +43,8 @@ class Seen:
     host_available_bytes: int
     """MemAvailable of the host."""
     committed_bytes: Bytes | None = None
-    """What each guest has promised its programs and kernel, above the balloon when it is short. Hyper-V's guests
-    report it; libvirt's do not, and then it is None."""
+    """What each guest has promised its programs and kernel; more than its balloon when it is short. Hyper-V's
+    guests report it; libvirt's do not, and then it is None."""
 
 
 class Policy(Protocol):
