@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from vmpack.publish.atomic import disk_error
 from vmpack.replay.scores import Row
 from vmpack.replay.simulation import Course, for_vms_bytes
 from vmpack.units import GIB
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SMALLEST_GBH = 1e-3
 """The logarithmic axis begins here; less is drawn here."""
@@ -41,16 +45,26 @@ def plot(path: Path, title: str, course: Course, rows: Sequence[Row]) -> None:
     over_time.axvline(hours[-1] / 2, color="grey", lw=1, ls=":", label="scored from here on")
     over_time.set(title=title, xlabel="hours", ylabel="GiB, all VMs", ylim=(0, 1.3 * budget))
     over_time.legend(loc="upper right", ncols=2)
-    for row in rows:
-        short = max(row["short_gbh_median"], SMALLEST_GBH)
-        name = " ".join(filter(None, (row["policy"], row["stance"])))
-        label = f"{name} {row['overcommit']:g}x, demand x{row['demand_scale']:g}"
-        against.plot(row["balloon_ratio_median"], short, "o")
-        against.annotate(label, (row["balloon_ratio_median"], short), xytext=(6, 3), fontsize=8,
-                         textcoords="offset points")  # fmt: skip
-    against.set(xlabel="balloons over nominals (median)", ylabel="shortage, GB x hours a day (median)")
-    against.set_yscale("log")
+    _draw_against(against, rows)
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise disk_error("write", path, error) from error
+
+
+def _draw_against(axes: Axes, rows: Sequence[Row]) -> None:
+    """One line per policy and stance, one point per overcommitment and demand."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(" ".join(filter(None, (row["policy"], row["stance"]))), []).append(row)
+    for name, points in lines.items():
+        across = [row["balloon_ratio_median"] for row in points]
+        up = [max(row["short_gbh_median"], SMALLEST_GBH) for row in points]
+        axes.plot(across, up, "o:", label=name)
+        if len(rows) > len(lines):
+            for x, y, row in zip(across, up, points, strict=True):
+                label = f"{row['overcommit']:g}x, x{row['demand_scale']:g}"
+                axes.annotate(label, (x, y), xytext=(5, 3), fontsize=7, textcoords="offset points")
+    axes.set(xlabel="balloons over nominals (median)", ylabel="shortage, GB x hours a day (median)")
+    axes.set_yscale("log")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -80,10 +80,10 @@ def _csv_columns(path: Path) -> tuple[tuple[str, ...], list[list[Any]]]:
                 for append, place in zip(appends, places, strict=True):
                     append(row[place])
     except IndexError as error:
-        raise BadDataError(f"{path}, row {len(columns[0]) + 1}: it is too short") from error
+        raise BadDataError(f"{path}, data row {len(columns[3]) + 1}: it is too short") from error
     except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         row = len(columns[3]) + 1
-        raise BadDataError(f"{path} is broken behind row {row}: {error}", "fetch it again") from error
+        raise BadDataError(f"{path} is broken from data row {row} on: {error}", "fetch it again") from error
     return form, columns
 
 
@@ -149,12 +149,12 @@ def _numbers(
     except (ValueError, TypeError):
         row = next(_not_numbers(values))
         raise BadDataError(
-            f"{path}, row {row + 1}: {column} is {str(values[row])[:40]!r}, not a number"
+            f"{path}, data row {row + 1}: {column} is {str(values[row])[:40]!r}, not a number"
         ) from None
     wrong = ~((numbers >= least) & (numbers <= most))
     if wrong.any():
         row = int(wrong.argmax())
-        raise BadDataError(f"{path}, row {row + 1}: {column} cannot be {numbers[row]:g}")
+        raise BadDataError(f"{path}, data row {row + 1}: {column} cannot be {numbers[row]:g}")
     return numbers
 
 
