@@ -22,8 +22,8 @@ def trace(slots: int = 2 * 288) -> Trace:
 def test_a_rise_takes_the_ramp() -> None:
     """Rises that came at once, or not at all, would make every policy's shortage a fiction.
 
-    By hand: slot 1 begins at 300 s; with a ramp of 60 s from 100 to 160 MiB it is 110 MiB at 310 s, 130 at 330 s
-    and 160 from 360 s on.
+    By hand: slot 1 begins at 300 s; with a ramp of 60 s from 100 to 160 MiB it is 110 MiB at 310 s, 130 at
+    330 s and 160 from 360 s on.
     """
     demand = draw(trace(), 2, 1, 0).demand_bytes(10, 60, 1, np.array([GIB, GIB])) // MIB
     assert demand[[0, 29, 30, 31, 33, 36, 59], 0].tolist() == [100, 100, 100, 110, 130, 160, 160]

@@ -21,7 +21,7 @@ def mib(*amounts: int) -> Bytes:
 
 def one_guest(need: int, world: World = WORLD) -> Guests:
     """One of 1 GiB."""
-    return Guests(world, mib(1024), mib(need))
+    return Guests(world, mib(1024), mib(need), mib(1024))
 
 
 def test_the_kernel_keeps_its_part() -> None:
@@ -35,8 +35,8 @@ def test_the_kernel_keeps_its_part() -> None:
 def test_shortage_is_need_above_balloon() -> None:
     """The mark by which policies are judged.
 
-    By hand: the balloon goes from 1024 MiB towards 500, 20 MiB/s for 10 s a step: 824, 624, 500 at the ends of
-    steps. The guest needs 600 MiB: short 0, 0, 100. Told to give 900 it has 900 (40 MiB/s gives 400): short 0.
+    By hand: the balloon goes from 1024 MiB towards 500, 20 MiB/s for 10 s a step: 824, 624, 500 at the ends
+    of steps. The guest needs 600 MiB: short 0, 0, 100. Sent to 900 it has 900 (40 MiB/s give 400): short 0.
     """
     guests = one_guest(600)
     balloons, short = [], []
@@ -66,8 +66,9 @@ def test_a_short_guest_swaps_and_says_so() -> None:
 def test_page_cache_grows_and_goes_first() -> None:
     """Cache is what makes an idle guest look full; need takes it before the guest is short.
 
-    By hand: 30 % of 1024 MiB is 307 MiB; 10 MiB/s fill 100 MiB a step. 600 MiB need leave 424. A balloon of 824
-    leaves 224 for cache, and of 624 leaves 24; nobody is short. A quarter of 307 is hot: 76.8 MiB, 52.8 of it lost.
+    By hand: 30 % of 1024 MiB is 307 MiB; 10 MiB/s fill 100 MiB a step. 600 MiB need leave 424. A balloon of
+    824 leaves 224 for cache, and of 624 leaves 24; nobody is short. A quarter of 307 is hot: 76.8 MiB, 52.8
+    of it lost.
     """
     guests = one_guest(600)
     cache = []
@@ -82,7 +83,7 @@ def test_page_cache_grows_and_goes_first() -> None:
 def test_touched_memory_stays_on_the_host_until_the_balloon_takes_it() -> None:
     """Who only looks at use would overload a host with what guests have freed.
 
-    By hand: need 600 MiB and cache 100: 700 resident. Need falls to 200: still 700. A balloon of 524 leaves 524.
+    By hand: need 600 MiB and cache 100: 700 resident. Need falls to 200: still 700. A balloon of 524: 524.
     """
     guests = one_guest(600)
     resident = []
@@ -120,7 +121,7 @@ def test_a_long_period_shows_one_report_until_the_next() -> None:
 
 def test_a_silent_guest_tells_nothing() -> None:
     """A policy could otherwise peek at guests that have no statistics."""
-    guests = Guests(WORLD, mib(1024, 1024), mib(600, 600))
+    guests = Guests(WORLD, mib(1024, 1024), mib(600, 600), mib(1024, 1024))
     seen = Eyes(WORLD, GIB, np.array([False, True])).seen(0, 0.0, guests)
     assert np.isnan(seen.sampled_s).tolist() == [False, True]
     for values in (seen.sampled_balloon_bytes, seen.available_bytes, seen.usable_bytes, seen.committed_bytes):

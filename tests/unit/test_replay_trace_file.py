@@ -90,8 +90,9 @@ def test_the_agents_own_history(tmp_path: Path) -> None:
 
 def test_vms_that_were_hardly_there_are_left_out(tmp_path: Path) -> None:
     """A VM of one hour, stretched over a day, would be a VM that nobody had."""
-    rows = [f"{1000 + 60 * slot},a,10,100\n" for slot in range(10)] + ["1000,brief,10,100\n", "1000,none,0,0\n"]
-    trace = read_trace(written(tmp_path / "a.csv", "time,vm,used_bytes,nominal_bytes\n" + "".join(rows)))
+    rows = [f"{1000 + 60 * slot},a,10,100" for slot in range(10)]
+    lines = ["time,vm,used_bytes,nominal_bytes", *rows, "1000,brief,10,100", "1000,none,0,0"]
+    trace = read_trace(written(tmp_path / "a.csv", "\n".join(lines)))
     assert trace.names == ("a",) and trace.left_out == 2
 
 

@@ -93,6 +93,10 @@ def run(args: argparse.Namespace) -> int:
     from vmpack.replay.policies import named
     from vmpack.replay.scores import rows
 
+    if args.plot is not None:
+        from vmpack.replay.plot import check_kind, plot
+
+        check_kind(args.plot)
     world = _world(args)
     names = list(named(args.policies))
     contest = Contest(_trace(args), world, args.vms, args.seed)
@@ -104,8 +108,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json != Path("-"):
         _show(contest, result)
     if args.plot is not None:
-        from vmpack.replay.plot import plot
-
         shown: Match = wanted[0]
         title = f"{shown.policy}, {shown.overcommit:g}x overcommitted, demand x{shown.demand_scale:g}, draw 0"
         plot(args.plot, title, contest.play(shown)[1], result)
@@ -156,7 +158,12 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=total)
         bar.refresh()
-        yield lambda: (bar.advance(task), bar.refresh())[1]
+
+        def advance() -> None:
+            bar.advance(task)
+            bar.refresh()
+
+        yield advance
 
 
 def _write(path: Path, text: str) -> None:

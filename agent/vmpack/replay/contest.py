@@ -49,7 +49,7 @@ class Contest:
     def play_all(
         self, matches: Sequence[Match], workers: int, progress: Callable[[], None] = lambda: None
     ) -> list[Score]:
-        """Simulate all, and tell `progress` of each that is done. Raises UnavailableError when a worker dies."""
+        """Simulate all; `progress` is told of each. Raises UnavailableError when a worker dies."""
         scores: dict[int, Score] = {}
         for place, score in self._played(matches, workers):
             scores[place] = score

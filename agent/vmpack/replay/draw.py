@@ -35,7 +35,7 @@ class Draw:
     """The VMs in an order by chance: where a share of them is to be different, it is the first of these."""
 
     def demand_bytes(self, step_s: float, ramp_s: float, scale: float, most_bytes: Bytes) -> Bytes:
-        """[step, VM]: use at each step from 0 to the end, inclusive, times `scale`, at most `most_bytes` [VM].
+        """[step, VM]: use at each step, with the last one's end, times `scale`, at most `most_bytes` [VM].
 
         A change from one slot to the next takes `ramp_s` from the slot's beginning, in a straight line.
         """

@@ -16,22 +16,22 @@ from vmpack.replay.world import FILE_FAULT_BYTES, SQUEEZED_USABLE_BYTES, SWAP_FA
 
 
 class Guests:
-    """Where the guests are now. They begin unballooned, with no page cache.
+    """Where the guests are now. They begin with no page cache.
 
-    A guest is short by what its need (`demand` and its kernel's part) is above its balloon; it swaps that.
-    Page cache takes what is left, the working set of it last to go. What a guest has touched stays resident on
-    the host until the balloon takes it.
+    A guest is short by what its need (use and its kernel's part) is above its balloon; it swaps that. Page
+    cache takes what is left, the working set of it last to go. What a guest has touched stays resident on the
+    host until the balloon takes it.
     """
 
-    def __init__(self, world: World, nominal_bytes: Bytes, need_bytes: Bytes) -> None:
+    def __init__(self, world: World, nominal_bytes: Bytes, need_bytes: Bytes, balloon_bytes: Bytes) -> None:
         zeros = np.zeros(len(nominal_bytes), dtype=np.int64)
         self.nominal_bytes = nominal_bytes
         self.kernel_bytes = world.kernel_bytes(nominal_bytes)
-        self.balloon_bytes = nominal_bytes.copy()
+        self.balloon_bytes = balloon_bytes
         self.need_bytes = need_bytes
         self.short_bytes = zeros
         self.cache_bytes = zeros
-        self.touched_bytes = np.minimum(need_bytes, nominal_bytes)
+        self.touched_bytes = np.minimum(need_bytes, balloon_bytes)
         self.swap_in_bytes = zeros
         self.major_faults = zeros
         self._swapped_bytes = zeros
@@ -92,7 +92,7 @@ class _Report(NamedTuple):
 
 
 class Eyes:
-    """What is seen of the guests: their reports, whole and of one moment each, as old as the world has them."""
+    """What is seen of the guests: reports, each whole and of one moment, as old as the world has them."""
 
     def __init__(self, world: World, capacity_bytes: int, silent: NDArray[np.bool_]) -> None:
         self._capacity_bytes = capacity_bytes

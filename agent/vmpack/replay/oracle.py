@@ -1,7 +1,7 @@
 """The unavoidable minimum: a policy that knows what every VM will need.
 
-It keeps vmpack's reserve, gives each VM what it needs at the next step, and of what is left what it will need in
-the steps after that, since a balloon takes time. Where not even the next need fits, all fall short equally in
+It keeps vmpack's reserve, gives each VM what it needs at the next step, and of what is left what it will need
+in the steps after that, since a balloon takes time. Where not even the next need fits, all fall short in
 proportion to need; no division of the same memory has a smaller shortage in all.
 """
 

@@ -24,18 +24,19 @@ SMALLEST_GBH = 1e-3
 """The logarithmic axis begins here; less is drawn here."""
 
 
-def plot(path: Path, title: str, course: Course, rows: Sequence[Row]) -> None:
-    """Write the picture; the kind is told by the name's end.
-
-    Raises UsageError for a kind that matplotlib does not write, UnavailableError or AccessError for the disk.
-    """
+def check_kind(path: Path) -> None:
+    """Raises UsageError for a kind of picture, told by the name's end, that matplotlib does not write."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if path.suffix[1:].lower() not in FigureCanvasAgg.get_supported_filetypes():
+        raise UsageError(f"no picture of the kind {path.suffix!r} can be made", "try .png, .svg or .pdf")
+
+
+def plot(path: Path, title: str, course: Course, rows: Sequence[Row]) -> None:
+    """Write the picture. Raises UnavailableError or AccessError for the disk."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 9), layout="constrained")
-    FigureCanvasAgg(figure)
-    if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
-        raise UsageError(f"no picture of the kind {path.suffix!r} can be made", "try .png, .svg or .pdf")
     over_time, against = figure.subplots(2, 1)
     hours = np.arange(len(course.need_bytes)) * course.step_s / 3600
     over_time.plot(hours, course.need_bytes.sum(axis=1) / GIB, label="need", color="tab:red", lw=1)

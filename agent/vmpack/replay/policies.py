@@ -30,7 +30,7 @@ ALL = "all"
 
 
 def policies() -> dict[str, Factory]:
-    """All that there are, those that ship first. One with stances is there once per stance, as NAME:STANCE."""
+    """All that there are, those that ship first; with stances, one for each, as NAME:STANCE."""
     found = dict(SHIPPED)
     for module in _rivals():
         found.update(importlib.import_module(module).POLICIES)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vmpack.decide.brake import reserve_bytes
+from vmpack.decide.share import fill
 from vmpack.model.settings import HostSettings
 from vmpack.replay.draw import WARM_UP_S, Draw
 from vmpack.replay.facts import DrawFacts
@@ -92,8 +93,18 @@ def run(
     silent = np.zeros(len(nominal), dtype=np.bool_)
     silent[drawn.order[: round(world.silent_ratio * len(nominal))]] = True
     policy = factory(facts)
-    course = _course(Guests(world, nominal, need[0]), Eyes(world, facts.capacity_bytes, silent), policy, facts)
+    start = _start_bytes(nominal, need[0], for_vms_bytes(facts.capacity_bytes))
+    guests, eyes = Guests(world, nominal, need[0], start), Eyes(world, facts.capacity_bytes, silent)
+    course = _course(guests, eyes, policy, facts)
     return _score(course, policy, drawn.number, overcommit, demand_scale), course
+
+
+def _start_bytes(nominal: Bytes, need: Bytes, for_vms: int) -> Bytes:
+    """The balloons at time 0: all that the host has, by nominal, and nobody short where that is possible."""
+    least, most = need.tolist(), nominal.tolist()
+    if sum(least) > for_vms:
+        least, most = [0] * len(least), least
+    return np.array(fill(for_vms, least, most, [1] * len(least)), dtype=np.int64)
 
 
 def _course(guests: Guests, eyes: Eyes, policy: Policy, facts: DrawFacts) -> Course:
@@ -123,6 +134,7 @@ def _score(course: Course, policy: Policy, number: int, overcommit: float, deman
     scored, given = slice(first + 1, None), slice(first, -1)
     need, balloon = course.need_bytes[scored], course.balloon_bytes[scored]
     short = np.maximum(need - balloon, 0)
+    over = course.resident_bytes[scored] > course.capacity_bytes
     step_min, step_h = course.step_s / 60, course.step_s / 3600
     hot = int(course.hot_bytes[scored].sum())
     return Score(
@@ -135,7 +147,7 @@ def _score(course: Course, policy: Policy, number: int, overcommit: float, deman
         balloon_ratio=float(balloon.sum(axis=1).mean() / course.nominal_bytes.sum()),
         short_gbh=float(short.sum()) * step_h / GB,
         short_vm_min=float(np.count_nonzero(short)) * step_min,
-        host_over_min=float(np.count_nonzero(course.resident_bytes[scored] > course.capacity_bytes)) * step_min,
+        host_over_min=float(np.count_nonzero(over)) * step_min,
         ops_per_vm_h=float(course.orders[given].sum() / (len(need) * step_h * len(course.nominal_bytes))),
         cache_loss_ratio=float(course.hot_lost_bytes[scored].sum() / hot) if hot else 0.0,
     )

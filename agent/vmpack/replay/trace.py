@@ -47,7 +47,7 @@ def from_rows(
     used_bytes: NDArray[np.int64],
     slot_s: int,
 ) -> Trace:
-    """Order rows, one per VM and slot in any order; `vm` is an index into `names`, `slot` counts from anywhere.
+    """Order rows, one per VM and slot; `vm` is an index into `names`, `slot` counts from anywhere.
 
     Raises BadDataError when nothing usable is left.
     """
@@ -68,7 +68,7 @@ def from_rows(
     kept = np.flatnonzero(keep)
     used = np.minimum(_without_gaps(used[kept]), nominal[kept][:, None])
     left_out = len(names) - len(kept)
-    return Trace(tuple(names[i] for i in kept), nominal[kept], used, slot_s, left_out)
+    return Trace(tuple(names[i] for i in kept.tolist()), nominal[kept], used, slot_s, left_out)
 
 
 def _without_gaps(used: Bytes) -> Bytes:

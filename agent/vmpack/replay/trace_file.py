@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,6 @@ TIMED = ("time", "vm", "nominal_bytes", "used_bytes")
 _FORMS = "columns vm, slot, mem_prov_mb, mem_used_mb, or time, vm, nominal_bytes, used_bytes"
 MOST_BYTES = 2**50
 """No VM has a pebibyte: such a number has another unit."""
-
 
 
 def read_trace(path: Path) -> Trace:
@@ -74,11 +74,11 @@ def _csv_columns(path: Path) -> tuple[tuple[str, ...], list[list[Any]]]:
             form = _form(path, header)
             places = [header.index(column) for column in form]
             appends = [column.append for column in columns]
-            for row in reader:
-                if not row:
+            for words in reader:
+                if not words:
                     continue
                 for append, place in zip(appends, places, strict=True):
-                    append(row[place])
+                    append(words[place])
     except IndexError as error:
         raise BadDataError(f"{path}, data row {len(columns[3]) + 1}: it is too short") from error
     except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -1,7 +1,7 @@
 """Generated traces: days of memory use of made-up VMs, the same for the same seed.
 
-Called by `vmpack simulate memory --generate` and by tests. Each kind stands for one way in which real use moves;
-`mixed` gives each VM one of the others in turn. Levels are shares of a VM's nominal.
+Called by `vmpack simulate memory --generate` and by tests. Each kind stands for one way in which use
+moves; `mixed` gives each VM one of the others in turn. Levels are shares of a VM's nominal.
 """
 
 from __future__ import annotations
