@@ -40,7 +40,7 @@ class VmpackPolicy:
         self._nominal = facts.nominal_bytes.tolist()
         self._uuids = [f"{number:08d}" for number in range(len(self._nominal))]
         self._places = {uuid: place for place, uuid in enumerate(self._uuids)}
-        self._asked = list(self._nominal)
+        self._asked: list[int] = []
         self._stats: list[MemoryStats | None] = [None] * len(self._nominal)
         self._sampled_s = math.nan
         self._remembered = Remembered()
@@ -52,6 +52,8 @@ class VmpackPolicy:
     def decide(self, seen: Seen) -> Bytes:
         """One interval of the agent."""
         self._now_s = seen.time_s
+        if not self._asked:
+            self._asked = seen.balloon_bytes.tolist()
         snapshot = self._snapshot(seen)
         self._decided = plan(snapshot, self._remembered, self._settings)
         self._orders = self._paid(self._decided)
@@ -73,7 +75,7 @@ class VmpackPolicy:
         self._remembered = remember(self._decided, outcomes, self._now_s)
 
     def _paid(self, decided: Plan) -> list[tuple[SetMemory, int]]:
-        """The orders that are given: shrinks whole, grows as far as room and what is freed in time pay them."""
+        """The orders that are given: shrinks whole, grows as far as room and what is freed in time go."""
         purse = decided.room_bytes
         orders = []
         for action in decided.actions:
@@ -107,7 +109,7 @@ class VmpackPolicy:
         )
 
     def _look_at_reports(self, seen: Seen) -> int:
-        """Take new reports; say how many seconds lie between two, as libvirt would: no less than their age."""
+        """Take new reports; the seconds between two, as libvirt would tell them: no less than their age."""
         sampled = seen.sampled_s.tolist()
         newest_s = max((moment for moment in sampled if moment == moment), default=math.nan)
         if newest_s != newest_s:
