@@ -83,7 +83,7 @@ def test_shrinking_goes_in_steps_and_stops_at_the_target():
         seen += targets(decided).values()
         snapshot, remembered = after(snapshot, decided)
 
-    assert seen == [230, 204, 178, 152, 126, 116]
+    assert seen == [230, 204, 178, 152, 116]
 
 
 def test_a_guest_below_its_minimum_grows_at_once_to_what_it_wants():

@@ -2,6 +2,7 @@
 
     bare    = max(floor, use + kernel + fixed headroom)
     minimum = bare + what it will rise until the next change takes effect
+    ready   = minimum + what it usually rises by at most
     wanted  = minimum + elastic headroom
 
 All are balloon sizes, at most nominal: a VM that has more (its owner was resized) keeps of that what it uses
@@ -13,14 +14,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vmpack.decide.sizes import Sizes
+from vmpack.decide.stance import stance
+from vmpack.decide.volatility import usual_bytes
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
-from vmpack.model.plan import Reason, RememberedGuest
+from vmpack.model.plan import LearnedUse, Reason, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import MIB
 
 GRAIN_BYTES = 2 * MIB
 """Targets are whole multiples of this: a host page of 2 MiB is given back whole or not at all."""
+READY_RISES_PER_DAY = 2.0
+"""Room for rises that come less often than this is comfort, and gives way with the rest."""
 REPORT_SLACK_S = 2.0
 """Reports are stamped in whole seconds and asked for on a busy host: this much lateness is no silence."""
 
@@ -36,6 +41,8 @@ class Demand(NamedTuple):
     reason: Reason
     bare_bytes: int
     """Never taken below this, not even for others in need."""
+    ready_bytes: int
+    """Between minimum and wanted: what is above it gives way first."""
     hungry: bool = False
     """Its need grows, or is hidden because it has nothing free: nobody knows how much it will want."""
 
@@ -105,7 +112,7 @@ def demand(
 
 def _fixed(size: int, floor: int, shares: int, reason: Reason, *, movable: bool = True) -> Demand:
     """The demand of a VM that is to have just this size."""
-    return Demand(floor, size, size, shares, movable, reason, size)
+    return Demand(floor, size, size, shares, movable, reason, size, size)
 
 
 def reaction_s(guest: GuestSnapshot, settings: MemorySettings) -> float:
@@ -168,13 +175,7 @@ def _need(
     use = known.use
     assert use is not None, "a guest that never reported is silent"
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
-    ratio = guest.policy.headroom_ratio
-    elastic = int((settings.headroom_ratio if ratio is None else ratio) * used)
-    smallest = guest.policy.headroom_min_bytes
-    if smallest is None:
-        smallest = settings.headroom_min_bytes
-    if elastic < smallest:
-        elastic = smallest
+    usual, elastic = _elastic(guest, use, settings)
     rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))
     bare = used + kernel + fixed
     least = bare + rise
@@ -184,6 +185,7 @@ def _need(
         "kernel_bytes": kernel,
         "fixed_headroom_bytes": fixed,
         "elastic_headroom_bytes": elastic,
+        "usual_rise_bytes": usual,
         "rise_bytes": rise,
         "floor_bytes": floor,
     }
@@ -201,11 +203,28 @@ def _need(
     bare = _whole_grains(bare, floor, max(guest.nominal_bytes, guest.balloon_bytes))
     most = max(guest.nominal_bytes, bare)
     minimum, wanted = _whole_grains(least, floor, most), _whole_grains(least + elastic, floor, most)
+    ready = _whole_grains(least + min(usual, elastic), floor, most)
     if not fresh:
         rule = "statistics_are_old"
         balloon = guest.balloon_bytes
         bare, minimum, wanted = max(bare, balloon), max(minimum, balloon), max(wanted, balloon)
-    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, hungry)
+        ready = max(ready, balloon)
+    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, ready, hungry)
+
+
+def _elastic(guest: GuestSnapshot, use: LearnedUse, settings: MemorySettings) -> tuple[int, int]:
+    """The rise that the guest seldom passes, and all its elastic headroom."""
+    rules, policy = stance(settings), guest.policy
+    usual = usual_bytes(use.rises, READY_RISES_PER_DAY, use.sampled_s)
+    rise = usual
+    if rules.rises_per_day != READY_RISES_PER_DAY:
+        rise = usual_bytes(use.rises, rules.rises_per_day, use.sampled_s)
+    ratio, smallest = policy.headroom_ratio, policy.headroom_min_bytes
+    elastic = max(
+        rules.headroom_min_bytes if smallest is None else smallest,
+        int((rules.headroom_ratio if ratio is None else ratio) * use.used_bytes),
+    )
+    return usual, max(elastic + int(rules.rise_ratio * rise), int(rules.nominal_ratio * guest.nominal_bytes))
 
 
 def _whole_grains(size_bytes: int, floor: int, most: int) -> int:

@@ -6,9 +6,10 @@ Called once per guest and interval by decide.memory; every lasting observation g
 from __future__ import annotations
 
 from vmpack.decide.sizes import Sizes
+from vmpack.decide.volatility import count
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
-from vmpack.model.plan import LearnedUse, RememberedGuest
+from vmpack.model.plan import LearnedUse, RememberedGuest, Rises
 from vmpack.model.settings import MemorySettings
 from vmpack.units import KIB, MIB
 
@@ -229,7 +230,15 @@ def _learn_use(
         now_s + settings.calm_s if _pressed(stats, before) else before.pressed_until_s,
         before.mean_bytes + weight * off,
         (1 - weight) * (before.variance + weight * off * off),
+        _rises(stats.sampled_s, before, settings.interval_s),
     )
+
+
+def _rises(sampled_s: float, before: LearnedUse, interval_s: float) -> Rises | None:
+    """Count what use rose by from anchor to anchor: intervals that do not overlap."""
+    if sampled_s - before.anchor_s < interval_s:
+        return before.rises
+    return count(before.rises, before.used_bytes - before.anchor_bytes, before.sampled_s)
 
 
 def _use(

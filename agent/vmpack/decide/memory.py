@@ -219,7 +219,7 @@ def _grows(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> bool
     known = seat.known
     if is_stuck(known, now_s, rules) and known.asked_s is not None and now_s - known.asked_s < ASK_AGAIN_S:
         return False
-    return held < seat.need.minimum_bytes or target - held > seat.limits.band_bytes
+    return held < seat.need.minimum_bytes or target - held > seat.band_bytes
 
 
 def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
@@ -247,7 +247,7 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
     numbers: dict[str, int | float] = {
         "balloon_bytes": balloon,
         "target_bytes": target,
-        "band_bytes": seat.limits.band_bytes,
+        "band_bytes": seat.band_bytes,
     }
     if is_stuck(known, now_s, rules) and known.target_bytes is not None:
         asked = {"balloon_bytes": balloon, "asked_bytes": known.target_bytes}
@@ -260,7 +260,7 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
             numbers["asked_bytes"] = known.target_bytes
             return _Move(min(balloon, target), Reason(OVERTAKEN, numbers))
         return _Move(balloon, Reason("balloon_is_moving", numbers))
-    if balloon - target <= seat.limits.band_bytes:
+    if balloon - target <= seat.band_bytes:
         return _Move(balloon, Reason("within_dead_band", numbers))
     if known.asked_s is not None and (known.use is None or known.use.sampled_s < known.asked_s):
         return _Move(balloon, Reason("awaiting_statistics", numbers))
@@ -272,7 +272,7 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
     if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
         return _Move(balloon, Reason("moved_just_now", numbers))
     to = max(target, balloon - seat.limits.step_bytes)
-    if to - target <= seat.limits.band_bytes:
+    if to - target <= seat.band_bytes:
         to = target
     to = max(target, to - to % GRAIN_BYTES)
     return _Move(to, Reason("unused_is_packed", numbers | {"step_bytes": balloon - to}))

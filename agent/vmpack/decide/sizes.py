@@ -15,7 +15,7 @@ class Sizes(NamedTuple):
     fixed_headroom_bytes: int
     """The room above its use that a guest needs to work at all."""
     band_bytes: int
-    """Half-width of the dead band."""
+    """Changes smaller than this are noise."""
     step_bytes: int
     """The largest unhurried shrink of one interval."""
 

@@ -30,11 +30,20 @@ def divide(seats: Sequence[Seat], spendable: int, claimed: int, braked: bool) ->
     elif comfortable <= spendable - claimed:
         given = wanted
     elif not scarce:
-        given = fill(max(spendable - claimed, bare), minimum, wanted, shares)
+        given = _comforted(movable, max(spendable - claimed, bare), shares)
     else:
         given = _divided(movable, spendable, shares)
     by_uuid = {seat.guest.uuid: _rounded(size, seat) for seat, size in zip(movable, given, strict=True)}
     return [by_uuid.get(seat.guest.uuid, seat.guest.balloon_bytes) for seat in seats], scarce
+
+
+def _comforted(movable: Sequence[Seat], total: int, shares: Sequence[int]) -> list[int]:
+    """What each gets when every minimum fits, but not all comfort: first the room for its usual rises."""
+    minimum = [seat.need.minimum_bytes for seat in movable]
+    ready = [seat.need.ready_bytes for seat in movable]
+    if sum(ready) <= total:
+        return fill(total, ready, [seat.need.wanted_bytes for seat in movable], shares)
+    return fill(total, minimum, ready, shares)
 
 
 def _divided(movable: Sequence[Seat], spendable: int, shares: Sequence[int]) -> list[int]:

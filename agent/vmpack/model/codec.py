@@ -26,7 +26,10 @@ T = TypeVar("T")
 Decoder = Callable[[Any, str], Any]
 
 ADDED: Mapping[str, bool] = types.MappingProxyType({"added": True})
-"""Metadata of a dataclass field that came after journals were written that are still to be read."""
+"""Metadata of a dataclass field that came after journals were written that are still to be read.
+
+In a named tuple it is the annotation's: `Annotated[int, ADDED] = 0`.
+"""
 
 
 def encode(value: Any) -> Any:
@@ -188,9 +191,10 @@ def _record(cls: Any) -> Decoder:
 
 
 def _added_fields(cls: Any) -> frozenset[str]:
-    if not dataclasses.is_dataclass(cls):
-        return frozenset()
-    return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("added"))
+    if dataclasses.is_dataclass(cls):
+        return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("added"))
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if ADDED in getattr(hint, "__metadata__", ()))
 
 
 def _shown(data: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
@@ -79,6 +79,17 @@ class MigrationWanted:
     """Names of the VMs that lack memory."""
 
 
+class Rises(NamedTuple):
+    """How often one guest's use rose by how much within one interval. See decide/volatility."""
+
+    counts: tuple[float, ...]
+    """By size, in quarters of an octave from 1 MiB; each rise with its weight."""
+    since_s: float
+    """When the first one was counted."""
+    epoch_s: float
+    """When a rise weighed 1; a day later one weighs 2, so that old ones fade."""
+
+
 class LearnedUse(NamedTuple):
     """What one guest's own reports taught. Times are on HostSnapshot.time_s."""
 
@@ -105,6 +116,8 @@ class LearnedUse(NamedTuple):
     """Of used_bytes, over minutes."""
     variance: float
     """Of used_bytes, in bytes squared."""
+    rises: Annotated[Rises | None, ADDED] = None
+    """None while it has never risen."""
 
 
 class RememberedGuest(NamedTuple):

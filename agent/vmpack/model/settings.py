@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vmpack.model.codec import ADDED
 from vmpack.units import MIB
+
+
+StanceName = Literal["safe", "balanced", "dense"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +24,16 @@ class HostSettings:
 class MemorySettings:
     interval_s: float = 5.0
     glance_s: float = 1.0
-    floor_ratio: float = 0.10
+    stance: StanceName = field(default="balanced", metadata=ADDED)
+    floor_ratio: float = 0.03
     floor_min_bytes: int = 80 * MIB
-    fixed_headroom_ratio: float = 0.03
+    fixed_headroom_ratio: float = 0.005
     fixed_headroom_min_bytes: int = 16 * MIB
-    headroom_ratio: float = 0.20
-    headroom_min_bytes: int = 32 * MIB
+    headroom_ratio: float | None = None
+    """None is as the stance has it; so is headroom_min_bytes."""
+    headroom_min_bytes: int | None = None
     shares: int = 1000
-    dead_band_ratio: float = 0.03
+    dead_band_ratio: float = 0.005
     dead_band_min_bytes: int = 8 * MIB
     shrink_step_ratio: float = 0.10
     calm_s: float = 30.0

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from vmpack.decide.memory import plan, remember
+from vmpack.decide.stance import STANCES as ALL_STANCES
 from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory
 from vmpack.model.guest import GuestSnapshot, MemoryStats
 from vmpack.model.host import HostSnapshot
@@ -25,7 +26,7 @@ from vmpack.replay.world import INFLATE_BYTES_PER_S
 SETTLE_S = 2.0
 """How long the executor waits for shrinks before grows get only what has come free by then."""
 
-STANCES: dict[str, MemorySettings] = {"balanced": MemorySettings()}
+STANCES: dict[str, MemorySettings] = {name: MemorySettings(stance=name) for name in ALL_STANCES}
 
 
 class VmpackPolicy:

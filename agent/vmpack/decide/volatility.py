@@ -1,0 +1,57 @@
+"""How far one guest's use jumps within one interval: learned from its own reports, forgotten within days.
+
+Called by learn.py, which counts, and by demand.py, which asks for the room that a guest needs. Rises are
+counted by size in quarters of an octave; a day later a rise counts half. The room for a guest is the size
+that its rises pass less often than a stance allows: at one common rate for all guests the sum of what they
+go short of is smallest, for a byte moved between two of them saves as much as it costs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from vmpack.model.plan import Rises
+from vmpack.units import MIB
+
+HALF_LIFE_S = 86400.0
+DAY_S = 86400.0
+SMALLEST_BYTES = MIB
+PER_OCTAVE = 4
+MOST_SIZES = 80
+"""Up to 2^19 MiB."""
+STEADY_DAYS = HALF_LIFE_S / DAY_S / math.log(2)
+"""What a rise of every day adds up to."""
+_LARGEST_WEIGHT = 2.0**20
+
+
+def count(rises: Rises | None, rise_bytes: int, now_s: float) -> Rises | None:
+    """Take one interval's rise into account; small ones are noise."""
+    if rise_bytes < SMALLEST_BYTES:
+        return rises
+    if rises is None:
+        rises = Rises((), now_s, now_s)
+    weight = 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
+    if weight > _LARGEST_WEIGHT:
+        rises = Rises(tuple(entry / weight for entry in rises.counts), rises.since_s, now_s)
+        weight = 1.0
+    size = min(MOST_SIZES - 1, math.ceil(PER_OCTAVE * math.log2(rise_bytes / MIB)))
+    counts = [*rises.counts, *[0.0] * (size + 1 - len(rises.counts))]
+    counts[size] += weight
+    return Rises(tuple(counts), rises.since_s, rises.epoch_s)
+
+
+def usual_bytes(rises: Rises | None, per_day: float, now_s: float) -> int:
+    """The smallest size that rises pass at most `per_day` times a day, as far as is known; at least 0.
+
+    A guest that is known for a part of a day is judged by that part: then its largest rise counts.
+    """
+    if rises is None:
+        return 0
+    known_days = (1.0 - 2.0 ** ((rises.since_s - now_s) / HALF_LIFE_S)) * STEADY_DAYS
+    allowed = per_day * known_days * 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
+    passed = 0.0
+    for size in range(len(rises.counts) - 1, -1, -1):
+        passed += rises.counts[size]
+        if passed > allowed:
+            return int(2.0 ** (size / PER_OCTAVE) * MIB)
+    return 0
