@@ -19,7 +19,7 @@ from vmpack.replay.replayer import replay
 from vmpack.replay.segments import Record, read_segments
 from vmpack.units import MIB
 
-COUNT = 90
+COUNT = 150
 OLD_JOURNAL = Path(__file__).parent.parent / "vectors/journal"
 
 plan_of = memory.plan
@@ -29,7 +29,7 @@ plan_of = memory.plan
 def journal(tmp_path: Path) -> Path:
     """Many intervals in several segments, with a change of settings in between."""
     directory = tmp_path / "journal"
-    to = JournalWriter(directory, 8 * MIB, 8_000, intervals.VERSION)
+    to = JournalWriter(directory, 8 * MIB, 12_000, intervals.VERSION)
     for settings in (builders.EAGER, builders.SETTINGS):
         for turn, remembered in intervals.history_of(COUNT // 2, settings=settings):
             to.write(turn, remembered, settings)
