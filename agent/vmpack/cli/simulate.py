@@ -12,15 +12,26 @@ DESCRIPTION = """\
 Simulate hosts: a recorded or generated use of memory, the decisions that the agent would make, and what
 came of them. Nothing on this host is looked at or changed."""
 
+EPILOG = """\
+examples:
+  vmpack simulate memory --generate mixed
+  vmpack simulate memory --trace /var/lib/vmpack/history.db --policies vmpack,oracle --overcommit 1.5,2
+  vmpack simulate memory --help         traces, policies, what the columns mean
+
+Needs the packages of the extra `replay`: pip install 'vmpack[replay]'."""
+
 _NEEDED = ("numpy", "pyarrow", "matplotlib")
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command and its parts to the tree."""
     parser = subparsers.add_parser(
-        "simulate", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "simulate",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parts = parser.add_subparsers(dest="part", metavar="WHAT", required=True)
+    parts = parser.add_subparsers(dest="part", title="what can be simulated", metavar="WHAT", required=True)
     simulate_memory.add_parser(parts)
 
 
