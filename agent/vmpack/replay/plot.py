@@ -68,4 +68,6 @@ def _draw_against(axes: Axes, rows: Sequence[Row]) -> None:
                 axes.annotate(label, (x, y), xytext=(5, 3), fontsize=7, textcoords="offset points")
     axes.set(xlabel="balloons over nominals (median)", ylabel="shortage, GB x hours a day (median)")
     axes.set_yscale("log")
+    highest = max((row["short_gbh_median"] for row in rows), default=0.0)
+    axes.set_ylim(SMALLEST_GBH / 1.5, 2 * max(highest, 10 * SMALLEST_GBH))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
