@@ -14,8 +14,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from vmpack.decide.sizes import Sizes
-from vmpack.decide.stance import stance
-from vmpack.decide.volatility import usual_bytes
+from vmpack.decide.stance import Stance
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import LearnedUse, Reason, RememberedGuest
@@ -24,8 +23,6 @@ from vmpack.units import MIB
 
 GRAIN_BYTES = 2 * MIB
 """Targets are whole multiples of this: a host page of 2 MiB is given back whole or not at all."""
-READY_RISES_PER_DAY = 2.0
-"""Room for rises that come less often than this is comfort, and gives way with the rest."""
 REPORT_SLACK_S = 2.0
 """Reports are stamped in whole seconds and asked for on a busy host: this much lateness is no silence."""
 
@@ -88,6 +85,7 @@ def demand(
     host: HostSnapshot,
     limits: Sizes,
     settings: MemorySettings,
+    rules: Stance,
     braked: bool = False,
 ) -> Demand:
     """What this VM needs now. Pure; never raises. `limits` are those of its nominal."""
@@ -107,7 +105,7 @@ def demand(
         if silent is not None:
             size, reason = silent
             return _fixed(size, floor, shares, reason)
-    return _need(guest, known, host.time_s, fresh, floor, shares, limits, settings)
+    return _need(guest, known, host.time_s, fresh, floor, shares, limits, settings, rules)
 
 
 def _fixed(size: int, floor: int, shares: int, reason: Reason, *, movable: bool = True) -> Demand:
@@ -171,11 +169,12 @@ def _need(
     shares: int,
     limits: Sizes,
     settings: MemorySettings,
+    rules: Stance,
 ) -> Demand:
     use = known.use
     assert use is not None, "a guest that never reported is silent"
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
-    usual, elastic = _elastic(guest, use, settings)
+    usual, elastic = _elastic(guest, use, rules)
     rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))
     bare = used + kernel + fixed
     least = bare + rise
@@ -204,6 +203,9 @@ def _need(
     most = max(guest.nominal_bytes, bare)
     minimum, wanted = _whole_grains(least, floor, most), _whole_grains(least + elastic, floor, most)
     ready = _whole_grains(least + min(usual, elastic), floor, most)
+    if use.pressed_floor_until_s is not None and now_s < use.pressed_floor_until_s:
+        pressed_floor = min(use.pressed_floor_bytes, most)
+        ready, wanted = max(ready, pressed_floor), max(wanted, pressed_floor)
     if not fresh:
         rule = "statistics_are_old"
         balloon = guest.balloon_bytes
@@ -212,19 +214,22 @@ def _need(
     return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, ready, hungry)
 
 
-def _elastic(guest: GuestSnapshot, use: LearnedUse, settings: MemorySettings) -> tuple[int, int]:
+def _elastic(guest: GuestSnapshot, use: LearnedUse, rules: Stance) -> tuple[int, int]:
     """The rise that the guest seldom passes, and all its elastic headroom."""
-    rules, policy = stance(settings), guest.policy
-    usual = usual_bytes(use.rises, READY_RISES_PER_DAY, use.sampled_s)
-    rise = usual
-    if rules.rises_per_day != READY_RISES_PER_DAY:
-        rise = usual_bytes(use.rises, rules.rises_per_day, use.sampled_s)
+    policy, rises = guest.policy, use.rises
     ratio, smallest = policy.headroom_ratio, policy.headroom_min_bytes
-    elastic = max(
-        rules.headroom_min_bytes if smallest is None else smallest,
-        int((rules.headroom_ratio if ratio is None else ratio) * use.used_bytes),
-    )
-    return usual, max(elastic + int(rules.rise_ratio * rise), int(rules.nominal_ratio * guest.nominal_bytes))
+    if smallest is None:
+        smallest = rules.headroom_min_bytes
+    elastic = int((rules.headroom_ratio if ratio is None else ratio) * use.used_bytes)
+    if elastic < smallest:
+        elastic = smallest
+    usual = 0
+    if rises is not None:
+        usual = rises.usual_bytes
+        elastic += int(rules.rise_ratio * rises.kept_bytes)
+    if rules.nominal_ratio:
+        elastic = max(elastic, int(rules.nominal_ratio * guest.nominal_bytes))
+    return usual, elastic
 
 
 def _whole_grains(size_bytes: int, floor: int, most: int) -> int:

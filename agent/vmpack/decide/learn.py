@@ -6,7 +6,8 @@ Called once per guest and interval by decide.memory; every lasting observation g
 from __future__ import annotations
 
 from vmpack.decide.sizes import Sizes
-from vmpack.decide.volatility import count
+from vmpack.decide.stance import STANCES
+from vmpack.decide.volatility import learned
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
 from vmpack.model.plan import LearnedUse, RememberedGuest, Rises
@@ -29,6 +30,10 @@ KILL_TOLD_S = 120.0
 KILL_FLOOR_MAX_S = 7 * 86400.0
 KILLS_FORGOTTEN_S = 7 * 86400.0
 """After so long without a further kill the next one is the first again."""
+PRESSED_FLOOR_S = 1800.0
+PRESSES_FORGOTTEN_S = 86400.0
+PRESSED_STEP = 4
+"""A guest that is pressed wants a quarter more than it has."""
 USE_MEMORY_S = 300.0
 """Time constant of the mean and variance of use."""
 
@@ -216,6 +221,7 @@ def _learn_use(
     if weight > 1.0:
         weight = 1.0
     off = used - before.mean_bytes
+    pressed = _pressed(stats, before)
     return LearnedUse(
         stats.sampled_s,
         used,
@@ -227,18 +233,40 @@ def _learn_use(
         hidden,
         stats.swap_in_bytes,
         stats.major_faults,
-        now_s + settings.calm_s if _pressed(stats, before) else before.pressed_until_s,
+        now_s + settings.calm_s if pressed else before.pressed_until_s,
         before.mean_bytes + weight * off,
         (1 - weight) * (before.variance + weight * off * off),
-        _rises(stats.sampled_s, before, settings.interval_s),
+        _rises(stats.sampled_s, before, settings),
+        *_pressed_floor(guest, before, pressed, now_s, limits),
     )
 
 
-def _rises(sampled_s: float, before: LearnedUse, interval_s: float) -> Rises | None:
+def _rises(sampled_s: float, before: LearnedUse, settings: MemorySettings) -> Rises | None:
     """Count what use rose by from anchor to anchor: intervals that do not overlap."""
-    if sampled_s - before.anchor_s < interval_s:
+    if sampled_s - before.anchor_s < settings.interval_s:
         return before.rises
-    return count(before.rises, before.used_bytes - before.anchor_bytes, before.sampled_s)
+    rise = before.used_bytes - before.anchor_bytes
+    return learned(before.rises, rise, before.sampled_s, STANCES[settings.stance].rises_per_day)
+
+
+def _pressed_floor(
+    guest: GuestSnapshot, before: LearnedUse, pressed: bool, now_s: float, limits: Sizes
+) -> tuple[int, float | None, int]:
+    """What it wants because it swapped in or faulted hard when it had less; until when; how often in a row.
+
+    Page cache that is used counts as free, and only faults tell of it. The size is tried again after a while
+    that doubles each time.
+    """
+    floor, until_s, presses = before.pressed_floor_bytes, before.pressed_floor_until_s, before.presses
+    if not pressed or guest.balloon_bytes >= guest.nominal_bytes:
+        if until_s is not None and now_s - until_s > PRESSES_FORGOTTEN_S:
+            return 0, None, 0
+        return floor, until_s, presses
+    if until_s is None or now_s >= until_s:
+        presses, floor = presses + 1, 0
+    step = max(limits.band_bytes, guest.balloon_bytes // PRESSED_STEP)
+    kept_s = min(PRESSED_FLOOR_S * 2.0 ** min(presses - 1, 20), PRESSES_FORGOTTEN_S)
+    return max(floor, guest.balloon_bytes + step), now_s + kept_s, presses
 
 
 def _use(

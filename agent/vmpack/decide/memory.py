@@ -20,6 +20,7 @@ from vmpack.decide.offer import offer
 from vmpack.decide.report_period import set_period
 from vmpack.decide.seat import Seat
 from vmpack.decide.sizes import Sizes, sizes
+from vmpack.decide.stance import stance
 from vmpack.decide.targets import divide
 from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
@@ -161,12 +162,13 @@ def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: f
 def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings, braked: bool) -> list[Seat]:
     seats = []
     by_nominal: dict[int, Sizes] = {}
+    chosen = stance(rules)
     for guest in sorted(snapshot.guests, key=_uuid):
         limits = by_nominal.get(guest.nominal_bytes)
         if limits is None:
             limits = by_nominal[guest.nominal_bytes] = sizes(guest.nominal_bytes, rules)
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
-        need = demand(guest, known, snapshot, limits, rules, braked)
+        need = demand(guest, known, snapshot, limits, rules, chosen, braked)
         held = known.promised_bytes or guest.balloon_bytes
         seats.append(Seat(guest, known, need, held, limits))
     return seats

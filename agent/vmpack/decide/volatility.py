@@ -17,6 +17,9 @@ HALF_LIFE_S = 86400.0
 DAY_S = 86400.0
 SMALLEST_BYTES = MIB
 PER_OCTAVE = 4
+READY_PER_DAY = 2.0
+"""Room for rises that come less often than this is comfort, and gives way with the rest."""
+JUDGE_EVERY_S = 600.0
 MOST_SIZES = 80
 """Up to 2^19 MiB."""
 STEADY_DAYS = HALF_LIFE_S / DAY_S / math.log(2)
@@ -24,29 +27,43 @@ STEADY_DAYS = HALF_LIFE_S / DAY_S / math.log(2)
 _LARGEST_WEIGHT = 2.0**20
 
 
-def count(rises: Rises | None, rise_bytes: int, now_s: float) -> Rises | None:
-    """Take one interval's rise into account; small ones are noise."""
-    if rise_bytes < SMALLEST_BYTES:
+def learned(rises: Rises | None, rise_bytes: int, now_s: float, kept_per_day: float) -> Rises | None:
+    """Take one interval's rise into account. Small ones are noise, and what is known is judged now and then."""
+    if rise_bytes >= SMALLEST_BYTES:
+        found = _counted(Rises((), now_s, now_s) if rises is None else rises, rise_bytes, now_s)
+        if rise_bytes <= found.usual_bytes and rise_bytes <= found.kept_bytes and not _is_due(found, now_s):
+            return found
+    elif rises is None or not _is_due(rises, now_s):
         return rises
-    if rises is None:
-        rises = Rises((), now_s, now_s)
+    else:
+        found = rises
+    return found._replace(
+        judged_s=now_s,
+        usual_bytes=usual_bytes(found, READY_PER_DAY, now_s),
+        kept_bytes=usual_bytes(found, kept_per_day, now_s),
+    )
+
+
+def _is_due(rises: Rises, now_s: float) -> bool:
+    return now_s - rises.judged_s >= JUDGE_EVERY_S
+
+
+def _counted(rises: Rises, rise_bytes: int, now_s: float) -> Rises:
     weight = 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
     if weight > _LARGEST_WEIGHT:
-        rises = Rises(tuple(entry / weight for entry in rises.counts), rises.since_s, now_s)
+        rises = rises._replace(counts=tuple(entry / weight for entry in rises.counts), epoch_s=now_s)
         weight = 1.0
     size = min(MOST_SIZES - 1, math.ceil(PER_OCTAVE * math.log2(rise_bytes / MIB)))
     counts = [*rises.counts, *[0.0] * (size + 1 - len(rises.counts))]
     counts[size] += weight
-    return Rises(tuple(counts), rises.since_s, rises.epoch_s)
+    return rises._replace(counts=tuple(counts))
 
 
-def usual_bytes(rises: Rises | None, per_day: float, now_s: float) -> int:
+def usual_bytes(rises: Rises, per_day: float, now_s: float) -> int:
     """The smallest size that rises pass at most `per_day` times a day, as far as is known; at least 0.
 
     A guest that is known for a part of a day is judged by that part: then its largest rise counts.
     """
-    if rises is None:
-        return 0
     known_days = (1.0 - 2.0 ** ((rises.since_s - now_s) / HALF_LIFE_S)) * STEADY_DAYS
     allowed = per_day * known_days * 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
     passed = 0.0

@@ -88,6 +88,12 @@ class Rises(NamedTuple):
     """When the first one was counted."""
     epoch_s: float
     """When a rise weighed 1; a day later one weighs 2, so that old ones fade."""
+    judged_s: float = 0.0
+    """When the sizes below were worked out."""
+    usual_bytes: int = 0
+    """The rise that it seldom passes."""
+    kept_bytes: int = 0
+    """The same, as seldom as the stance wants it."""
 
 
 class LearnedUse(NamedTuple):
@@ -118,6 +124,11 @@ class LearnedUse(NamedTuple):
     """Of used_bytes, in bytes squared."""
     rises: Annotated[Rises | None, ADDED] = None
     """None while it has never risen."""
+    pressed_floor_bytes: Annotated[int, ADDED] = 0
+    """At this balloon it swapped in or faulted hard: it wants more than this until `pressed_floor_until_s`."""
+    pressed_floor_until_s: Annotated[float | None, ADDED] = None
+    presses: Annotated[int, ADDED] = 0
+    """How often it was pressed again soon after that."""
 
 
 class RememberedGuest(NamedTuple):
