@@ -202,7 +202,9 @@ def _need(
     bare = _whole_grains(bare, floor, max(guest.nominal_bytes, guest.balloon_bytes))
     most = max(guest.nominal_bytes, bare)
     minimum, wanted = _whole_grains(least, floor, most), _whole_grains(least + elastic, floor, most)
-    ready = _whole_grains(least + min(usual, elastic), floor, most)
+    ready = minimum
+    if usual:
+        ready = _whole_grains(least + usual, floor, wanted)
     if use.pressed_floor_until_s is not None and now_s < use.pressed_floor_until_s:
         pressed_floor = min(use.pressed_floor_bytes, most)
         ready, wanted = max(ready, pressed_floor), max(wanted, pressed_floor)

@@ -221,7 +221,10 @@ def _learn_use(
     if weight > 1.0:
         weight = 1.0
     off = used - before.mean_bytes
-    pressed = _pressed(stats, before)
+    pressed = _pressed(stats, before, STANCES[settings.stance].heeds_faults)
+    pressed_floor: tuple[int, float | None, int] = (0, None, 0)
+    if pressed or before.pressed_floor_until_s is not None:
+        pressed_floor = _pressed_floor(guest, before, pressed, now_s, limits)
     return LearnedUse(
         stats.sampled_s,
         used,
@@ -237,7 +240,7 @@ def _learn_use(
         before.mean_bytes + weight * off,
         (1 - weight) * (before.variance + weight * off * off),
         _rises(stats.sampled_s, before, settings),
-        *_pressed_floor(guest, before, pressed, now_s, limits),
+        *pressed_floor,
     )
 
 
@@ -319,7 +322,7 @@ def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, limits: Sizes) -> int
     return guest.balloon_bytes + max(limits.band_bytes, guest.nominal_bytes // 4)
 
 
-def _pressed(stats: MemoryStats, before: LearnedUse) -> bool:
+def _pressed(stats: MemoryStats, before: LearnedUse, heeds_faults: bool) -> bool:
     """Swap-in and hard faults are need, whatever the free memory says."""
     seconds = stats.sampled_s - before.sampled_s
     swapped = (
@@ -327,8 +330,8 @@ def _pressed(stats: MemoryStats, before: LearnedUse) -> bool:
         and before.swap_in_bytes is not None
         and stats.swap_in_bytes - before.swap_in_bytes >= SWAP_IN_PRESSED_BYTES_PER_S * seconds
     )
-    if swapped:
-        return True
+    if swapped or not heeds_faults:
+        return swapped
     if stats.major_faults is not None and before.major_faults is not None:
         return stats.major_faults - before.major_faults >= MAJOR_FAULTS_PRESSED_PER_S * seconds
     return False

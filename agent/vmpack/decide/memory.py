@@ -170,7 +170,10 @@ def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
         need = demand(guest, known, snapshot, limits, rules, chosen, braked)
         held = known.promised_bytes or guest.balloon_bytes
-        seats.append(Seat(guest, known, need, held, limits))
+        band = (need.wanted_bytes - need.minimum_bytes) // 2
+        if band < limits.band_bytes:
+            band = limits.band_bytes
+        seats.append(Seat(guest, known, need, held, limits, band))
     return seats
 
 

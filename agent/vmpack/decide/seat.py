@@ -19,8 +19,5 @@ class Seat(NamedTuple):
     held_bytes: int
     """Balloon, or the larger size it was already promised and may take at any moment."""
     limits: Sizes
-
-    @property
-    def band_bytes(self) -> int:
-        """Half-width of the dead band: half of its elastic headroom, so that small changes move no balloon."""
-        return max(self.limits.band_bytes, (self.need.wanted_bytes - self.need.minimum_bytes) // 2)
+    band_bytes: int
+    """Half-width of the dead band: half of its elastic headroom, so that small changes move no balloon."""

@@ -20,12 +20,14 @@ class Stance(NamedTuple):
     headroom_min_bytes: int
     nominal_ratio: float
     """Of nominal, at least so much is kept."""
+    heeds_faults: bool
+    """Page cache that is in use counts as need: hard faults make a VM grow, not swap alone."""
 
 
 STANCES: dict[StanceName, Stance] = {
-    "safe": Stance(0.05, 1.5, 0.15, 32 * MIB, 0.10),
-    "balanced": Stance(2.0, 1.2, 0.10, 32 * MIB, 0.0),
-    "dense": Stance(10.0, 1.0, 0.05, 16 * MIB, 0.0),
+    "safe": Stance(0.05, 1.5, 0.15, 32 * MIB, 0.10, True),
+    "balanced": Stance(2.0, 1.2, 0.10, 32 * MIB, 0.0, True),
+    "dense": Stance(10.0, 1.0, 0.05, 16 * MIB, 0.0, False),
 }
 
 
