@@ -23,6 +23,8 @@ from vmpack.units import MIB
 
 GRAIN_BYTES = 2 * MIB
 """Targets are whole multiples of this: a host page of 2 MiB is given back whole or not at all."""
+RISES_ON = 1
+"""How many reaction times longer a rise is expected to go on, where there is room for it."""
 REPORT_SLACK_S = 2.0
 """Reports are stamped in whole seconds and asked for on a busy host: this much lateness is no silence."""
 
@@ -201,7 +203,9 @@ def _need(
         rule = "guest_has_no_free_memory"
     bare = _whole_grains(bare, floor, max(guest.nominal_bytes, guest.balloon_bytes))
     most = max(guest.nominal_bytes, bare)
-    minimum, wanted = _whole_grains(least, floor, most), _whole_grains(least + elastic, floor, most)
+    minimum = _whole_grains(least, floor, most)
+    # A rise goes on: one larger step instead of many.
+    wanted = _whole_grains(least + elastic + RISES_ON * rise, floor, most)
     ready = minimum
     if usual:
         ready = _whole_grains(least + usual, floor, wanted)

@@ -81,6 +81,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it could go from {balloon_bytes} to {target_bytes}, but was calm for only {calm_s} of {needed_s}",
         "waiting, or a shorter memory.calm_s",
     ),
+    "use_still_falls": (
+        "it could go from {balloon_bytes} to {target_bytes}, but its use still falls: one larger step later",
+        "waiting for its use to stand",
+    ),
     "moved_just_now": ("its balloon was moved a moment ago", "waiting for the next interval"),
     "pays_for_others": (
         "others need memory at once and it has {spare_bytes} above its fair share: {taken_bytes} are taken",

@@ -269,6 +269,8 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
         return _Move(balloon, Reason("within_dead_band", numbers))
     if known.asked_s is not None and (known.use is None or known.use.sampled_s < known.asked_s):
         return _Move(balloon, Reason("awaiting_statistics", numbers))
+    if known.use is not None and 4 * (known.use.anchor_bytes - known.use.used_bytes) >= seat.band_bytes:
+        return _Move(balloon, Reason("use_still_falls", numbers))
     calm_s = now_s - known.calm_since_s
     if calm_s < rules.calm_s:
         return _Move(
