@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.opennebula.conftest import FrontEnd
+from tests.opennebula.host_record import HostState
 from tests.opennebula.oned import Oned
 from tests.opennebula.oned_objects import OnedHost, recompute
 from tests.opennebula.template import parse
@@ -226,6 +227,37 @@ def test_a_host_that_does_not_pack_loses_its_grant(
     front_end.agent("node-a", 3 * GIB, 4 * GIB, domains, **changes)
 
     assert grant()["granted_bytes"] == 0
+
+
+@pytest.mark.parametrize("state", ["ERROR", "OFFLINE", "DISABLED", "INIT"])
+@pytest.mark.parametrize("own", ["1048576", "10%", ""])
+def test_the_administrators_value_comes_back_on_any_host(
+    state: HostState, own: str, oned: Oned, host: OnedHost, grant: Run, front_end: FrontEnd
+) -> None:
+    """A host that fails, or is taken out of service, while a grant stands would be overcommitted for ever."""
+    oned.one_host_update("oneadmin:the-secret", host.id, f'RESERVED_MEM="{own}"', 1)
+    grant()
+    assert oned.told(host, "RESERVED_MEM") != own
+    host.record.state = state
+    front_end.silent("node-a")
+
+    grant("--off")
+
+    assert oned.told(host, "RESERVED_MEM") == own
+
+
+def test_a_template_that_somebody_replaced_is_what_he_wants(oned: Oned, host: OnedHost, grant: Run) -> None:
+    """`onehost update` in an editor wipes what we noted: an old reserve must not come back from nowhere."""
+    oned.one_host_update("oneadmin:the-secret", host.id, 'RESERVED_MEM="1048576"', 1)
+    grant()
+    oned.one_host_update("oneadmin:the-secret", host.id, 'NOTE="mine"', 0)
+    calm(oned, host)
+
+    assert grant()["granted_bytes"] == 3 * GIB
+    assert host.record.max_kib == host.record.total_kib + 3 * 1024 * 1024
+    grant("--off")
+
+    assert not oned.told(host, "RESERVED_MEM") and host.record.max_kib == host.record.total_kib
 
 
 def test_a_dry_run_writes_nothing(oned: Oned, host: OnedHost, grant: Run) -> None:

@@ -190,11 +190,15 @@ def test_a_hold_set_meanwhile_stays(stage: Stage) -> None:
     assert stage.host.policy.hold_until_s == 2e9
 
 
-def test_a_vm_that_has_moved_is_no_fault(stage: Stage) -> None:
-    """Every migration that succeeds would be logged as a trouble."""
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_vm_that_has_moved_is_no_fault(stage: Stage, code: int) -> None:
+    """Every migration would be logged as a trouble; one that is called failed, too, may have moved its VM."""
     begun = stage.before("migrate")
+    travels = stage.host.policy
     stage.host.there = False
-    assert stage.after("migrate", 0, begun.text) == Answer()
+    assert stage.after("migrate", code, begun.text) == Answer()
+    assert travels.hold_until_s is not None and travels.hold_until_s <= stage.clock.wall_s() + HOLD_S
+    assert (travels.floor_bytes, travels.nominal_bytes) == (64 * MIB, 256 * MIB)
 
 
 @pytest.mark.parametrize("action", ["resize", "restore", "snapshot_revert"])
