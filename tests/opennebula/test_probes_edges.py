@@ -6,6 +6,7 @@ import base64
 import os
 import re
 import runpy
+import subprocess
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ STOCK_VM_NAMES = {
     "CPU", "MEMORY", "NETRX", "NETTX", "DISKRDBYTES", "DISKWRBYTES", "DISKRDIOPS", "DISKWRIOPS", "DISK_SIZE",
     "ID", "TIMESTAMP", "STATE",
 }  # fmt: skip
+LINUX_HOST_NAMES = {"HYPERVISOR", "TOTALCPU", "CPUSPEED", "TOTALMEMORY", "CGROUPS_VERSION"}
 FALLBACK = Path(__file__).parents[2] / "probes/lib/fallback.py"
 MOST_BYTES = 60_000
 
@@ -96,6 +98,31 @@ def test_four_hundred_vms_without_an_agent_fit_into_a_datagram() -> None:
     ]
     message = wire.Message("MONITOR_VM", True, 12, 1_800_000_000, "".join(map(fallback["vm_block"], vms)))
     assert len(wire.encode(message)) < MOST_BYTES
+
+
+def test_vms_are_not_told_of_as_they_were_when_nobody_answers(node: ProbeNode) -> None:
+    """OpenNebula keeps what was told last: a VM would seem to be packed while libvirt hangs for hours."""
+    node.publish(intervals.interval(intervals.guest(1, "one-471108")), holds_s=-2)
+    host, client = node.cloud(471108)
+    host.take_vm_monitor('VM=[ ID="471108", MONITOR="Vk1QQUNLX1NUQVRFPSJTSFJJTksiCg==" ]')
+    assert host.vm_told(471108, "VMPACK_STATE") == "SHRINK"
+    qemu = ["/bin/sh", "-c", "read _", "-name", "guest=one-471108,debug-threads=on"]
+    with subprocess.Popen(qemu, stdin=subprocess.PIPE):
+        assert node.tells_nothing_old()
+        client.turn([VM_SNAPSHOT])
+    assert host.vm_told(471108, "VMPACK_STATE") == "NO_LIBVIRT"
+
+
+def test_our_hosts_names_are_nobody_elses(node: ProbeNode) -> None:
+    """What stock probes tell of devices, versions and datastores would be replaced by ours."""
+    node.publish(intervals.interval())
+    texts = [node.print(HOST_SYSTEM)]
+    node.text_path(HOST_SYSTEM).unlink()
+    texts.append(node.print(HOST_SYSTEM))
+    for text in texts:
+        told = {name for name, _ in template.parse(text)}
+        ours = {name for name in told if name.startswith(("GPU", "VMPACK_", "PACKED", "OFFERED"))}
+        assert told - ours <= LINUX_HOST_NAMES
 
 
 STRANGE = ["one-", "one-1 2", 'one-3" ]', "one-1234567890", "two\none-4", "one-٣", "ONE-1", "one-1\n", ""]
