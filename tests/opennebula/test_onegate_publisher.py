@@ -205,6 +205,14 @@ class TestTrouble:
         assert guest.status().startswith("reporting to ")
         assert len(guest.stop().splitlines()) == 3
 
+    @pytest.mark.parametrize(("code", "said"), [(403, "forbids it (403)"), (404, "answers 404")])
+    def test_a_refusal_is_told_and_not_hammered(self, scene: Scene, code: int, said: str) -> None:
+        """A VM whose owner may not write would go on to cost the cloud five calls a minute."""
+        guest, gate = scene()
+        gate.refusal = (code, "")
+        guest.pass_time(1000)
+        assert said in guest.status() and 3 <= len(gate.asked("PUT")) <= 6
+
     def test_nobody_at_the_address(self, scene: Scene) -> None:
         """A cloud without OneGate would cost each guest a busy loop."""
         guest, gate = scene()
