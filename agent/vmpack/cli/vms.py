@@ -22,7 +22,8 @@ EXIT_WARNINGS = 3
 DESCRIPTION = """\
 Show the cloud's VMs: how much memory each was promised and has, why one is left alone, what its owner
 asked for and what its guest reports. With --sync what owners ask for is told to the agents of the
-hosts (by ssh), and what holds is told to the owners, who see it in `onevm show`; only what changed."""
+hosts (by ssh), and what holds is told to the owners, who see it in `onevm show`; only what changed. What
+was told of a VM that is now on a host without vmpack is taken back."""
 
 EPILOG = """\
 examples:
