@@ -15,14 +15,11 @@ from vmpack.lab.control import GuestMemory
 from vmpack.units import MIB
 
 PERIOD_S = 5
-EARLY_S = 3.5
-"""A report that nothing but time has caused comes 4 s after the one before, or later."""
+LONG_PERIOD_S = 30
+"""While memory rises: what is told because of that is told long before, on the slowest machine."""
 FIRST = {"FLOOR": "131072", "MEM_OVER": "15", "TARGET": "196608"}
 LATER = {"FLOOR": "131072", "MEM_OVER": "20", "TARGET": "163840"}
 LOAD_BYTES = 64 * MIB
-_LOAD_BYTES_PER_S = 8 * MIB
-_ATTEMPTS = 3
-"""On a busy machine a change may be told late for other reasons: so many are tried."""
 
 
 @dataclass(slots=True)
@@ -33,10 +30,9 @@ class Course:
     processes_before: dict[int, str]
     requests: list[Request]
     compared: list[tuple[GuestMemory, dict[str, int]]] = field(default_factory=list)
-    rises_s: list[tuple[float, float]] = field(default_factory=list)
-    changes_s: list[tuple[float, float]] = field(default_factory=list)
+    rise: tuple[Request, ...] = ()
+    change_s: tuple[float, float] = (0.0, 0.0)
     outage_s: tuple[float, float] = (0.0, 0.0)
-    said: list[str] = field(default_factory=list)
     interpreter: str = ""
     processes: list[dict[int, str]] = field(default_factory=list)
     files_running: dict[str, int] = field(default_factory=dict)
@@ -49,24 +45,19 @@ class Course:
 
     def calm_gaps_s(self) -> list[float]:
         """Between reports while memory was left alone and the cloud was there."""
-        busy = [*self.changes_s, self.outage_s]
+        busy = (self.change_s, self.outage_s)
         return [b - a for a, b in self._pairs() if not any(begin < b and a < end for begin, end in busy)]
-
-    def rising_gaps_s(self) -> list[float]:
-        """Between reports while memory was taken."""
-        rises = self.rises_s
-        return [b - a for a, b in self._pairs() if any(begin <= a and b <= end for begin, end in rises)]
 
     def summary(self) -> str:
         """The course in figures, for people."""
         times = [request.at_s for request in self.requests]
-        calm_s, rising_s = sorted(self.calm_gaps_s()), sorted(self.rising_gaps_s())
+        calm_s = sorted(self.calm_gaps_s())
         late = sum(gap > PERIOD_S for gap in calm_s)
         return (
             f"{self.interpreter}: {times[-1] - times[0]:.1f} s, {len(self.requests)} requests,"
             f" {len(self.reports())} reports; shortest gap {min(b - a for a, b in pairwise(times)):.2f} s;"
             f" calm: {len(calm_s)} gaps of {calm_s[0]:.2f} to {calm_s[-1]:.2f} s, {late} over {PERIOD_S} s;"
-            f" rising {len(self.rises_s)} times: {' '.join(f'{gap:.2f}' for gap in rising_s)} s;"
+            f" a rise told after {self.rise[1].at_s - self.rise[0].at_s:.2f} s;"
             f" outage {self.outage_s[1] - self.outage_s[0]:.1f} s"
         )
 
@@ -79,6 +70,7 @@ class Traveller:
 
     def __init__(self, guest: OneGateGuest, vm: Vm) -> None:
         self._guest, self._vm = guest, vm
+        self._applied: list[tuple[int, set[str]]] = []
         self._gate = OneGate(vm, process=guest.network_of)
         guest.set_context(self._gate.port, vm, PERIOD_S)
         self.course = Course(guest.files(), guest.processes(), self._gate.requests)
@@ -95,10 +87,7 @@ class Traveller:
         self.course.interpreter = self._guest.sh("readlink /proc/$(cat /run/vmpack/reporter.pid)/exe").strip()
         self._apply(LATER)
         self._calm(0.3 * seconds)
-        for _ in range(_ATTEMPTS):
-            self._change_memory()
-            if sum(gap < EARLY_S for gap in self.course.rising_gaps_s()) >= 2:
-                break
+        self._change_memory()
         self._outage()
         self._calm(seconds)
         self._await_applied()
@@ -108,19 +97,22 @@ class Traveller:
         self.course.files_after = self._guest.files()
 
     def _apply(self, values: dict[str, str]) -> None:
-        self._applied = {f"VMPACK_APPLIED_{name}": value for name, value in values.items()}
-        self._applied_at = len(self.course.requests)
-        self._vm.template |= self._applied
+        named = {f"VMPACK_APPLIED_{name}": value for name, value in values.items()}
+        self._applied.append(
+            (len(self.course.requests), {f"{name}={value}" for name, value in named.items()})
+        )
+        self._vm.template |= named
 
     def _await_applied(self) -> None:
-        """The guest asks once in ten to twenty reports."""
+        """The guest asks once in ten to twenty reports: it knows what the last answer was."""
 
-        def asked() -> bool:
-            return any(request.method == "GET" for request in self.course.requests[self._applied_at :])
+        def answered() -> set[str]:
+            asked = [number for number, request in enumerate(self.course.requests) if request.method == "GET"]
+            lines = [lines for since, lines in self._applied if asked and since <= asked[-1]]
+            return lines[-1] if lines else set()
 
-        eventually("the guest asks", asked, 10 * 20 * PERIOD_S)
-        lines = {f"{name}={value}" for name, value in self._applied.items()}
-        eventually(f"it knows {lines}", lambda: set(self._guest.text(APPLIED).splitlines()) == lines)
+        eventually("the guest asks", answered)
+        eventually("it knows", lambda: set(self._guest.text(APPLIED).splitlines()) == answered())
         self._look()
 
     def _calm(self, seconds: float) -> None:
@@ -141,16 +133,24 @@ class Traveller:
         return {name: int(value) for name, value in stored(self.course.reports()[seen].body).items()}
 
     def _change_memory(self) -> None:
-        """Take memory steadily, and give it back at once."""
+        """Take memory in a long period, which a new context brings, and give it back in a short one."""
         begin_s = self.course.reports()[-1].at_s
+        self._set_period(LONG_PERIOD_S)
+        seen = len(self.course.reports())
         control = self._guest.control
-        control.load_tmpfs(LOAD_BYTES, _LOAD_BYTES_PER_S)
+        control.load_tmpfs(LOAD_BYTES)
+        eventually("a report", lambda: len(self.course.reports()) > seen, 10 * LONG_PERIOD_S)
+        self.course.rise = tuple(self.course.reports()[seen - 1 : seen + 1])
         eventually("the guest has its memory", lambda: control.progress()[0].state == "done")
-        self.course.rises_s.append((begin_s, self.course.reports()[-1].at_s))
+        self._set_period(PERIOD_S)
         self._look()
         control.free()
         self._look()
-        self.course.changes_s.append((begin_s, self.course.reports()[-1].at_s))
+        self.course.change_s = (begin_s, self.course.reports()[-1].at_s)
+
+    def _set_period(self, period_s: int) -> None:
+        self._guest.set_context(self._gate.port, self._vm, period_s)
+        self._await_status(f"at least every {period_s} s")
 
     def _outage(self) -> None:
         """OneGate goes; then something answers in its place that it is not there; then it is back."""
@@ -170,10 +170,5 @@ class Traveller:
     def _refused(self) -> list[Request]:
         return [request for request in self.course.requests if request.status == 503]
 
-    def _await_status(self, beginning: str) -> None:
-        text = eventually(beginning, lambda: self._status(beginning))
-        self.course.said.append(text)
-
-    def _status(self, beginning: str) -> str:
-        text = self._guest.text(STATUS).strip()
-        return text if text.startswith(beginning) else ""
+    def _await_status(self, words: str) -> None:
+        eventually(words, lambda: words in self._guest.text(STATUS))

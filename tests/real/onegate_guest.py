@@ -38,14 +38,9 @@ class OneGateGuest:
         self.shell = shell
         self.control = guest.control
         self.network_of = guest.pid
-        self._guest = guest
         eventually("its network is up", lambda: "inet 10.0.2." in self.sh("ip address"))
         if shell != "busybox":
             self.sh(f"ln -sf {shell} /bin/sh")
-
-    def destroy(self) -> None:
-        """End the guest."""
-        self._guest.destroy()
 
     def sh(self, script: str) -> str:
         """What a script prints, which must succeed."""
@@ -84,16 +79,26 @@ class OneGateGuest:
 
 
 def boot(lab: Lab, folder: Path, shells: Sequence[str]) -> list[OneGateGuest]:
-    """Start one guest for each shell, and wait until they have their network. The caller ends them."""
+    """Start one guest for each shell, and wait until they have their network; `end` is for the caller."""
     initramfs = folder / "initramfs"
     initramfs.write_bytes(build_image().initramfs.read_bytes() + _more_files())
     for shell in shells:
-        spec = GuestSpec(f"one-{shell}", 256 * MIB, vcpus=1, network=True, zram_swap_bytes=32 * MIB)
+        spec = GuestSpec(_name(shell), 256 * MIB, vcpus=1, network=True, zram_swap_bytes=32 * MIB)
         domain = ElementTree.fromstring(lab.describe(spec))
         next(domain.iter("initrd")).text = str(initramfs)
         lab.hypervisor.connection().createXML(ElementTree.tostring(domain, encoding="unicode"), 0)
     lab.wait_ready()
-    return [OneGateGuest(lab.guest(f"one-{shell}"), shell) for shell in shells]
+    return [OneGateGuest(lab.guest(_name(shell)), shell) for shell in shells]
+
+
+def end(lab: Lab, shells: Sequence[str]) -> None:
+    """End these guests, where they run."""
+    for shell in shells:
+        LabGuest(lab, _name(shell)).destroy()
+
+
+def _name(shell: str) -> str:
+    return f"one-{shell}"
 
 
 def _more_files() -> bytes:

@@ -15,9 +15,9 @@ from statistics import mean, median
 
 import pytest
 
-from tests.opennebula.onegate import Vm
+from tests.opennebula.onegate import Vm, stored
 from tests.real import onegate_guest
-from tests.real.onegate_course import EARLY_S, LOAD_BYTES, PERIOD_S, Course, Traveller
+from tests.real.onegate_course import LOAD_BYTES, LONG_PERIOD_S, PERIOD_S, Course, Traveller
 from tests.real.onegate_guest import PROGRAM
 from vmpack.lab.lab import Lab
 from vmpack.units import KIB, MIB
@@ -38,11 +38,11 @@ def courses(
     lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Course]]:
     """What both guests went through in so many seconds."""
-    guests = onegate_guest.boot(lab, tmp_path_factory.mktemp("onegate"), SHELLS)
-    travellers = [
-        Traveller(guest, Vm(number, f"dG9rZW4r{number}+/w==")) for number, guest in enumerate(guests, 7)
-    ]
+    travellers: list[Traveller] = []
     try:
+        guests = onegate_guest.boot(lab, tmp_path_factory.mktemp("onegate"), SHELLS)
+        for number, guest in enumerate(guests, 7):
+            travellers.append(Traveller(guest, Vm(number, f"dG9rZW4r{number}+/w==")))
         with ThreadPoolExecutor(len(guests)) as pool:
             list(pool.map(lambda traveller: traveller.travel(request.param), travellers))
         known = {guest.shell: traveller.course for guest, traveller in zip(guests, travellers, strict=True)}
@@ -51,8 +51,7 @@ def courses(
     finally:
         for traveller in travellers:
             traveller.close()
-        for guest in guests:
-            guest.destroy()
+        onegate_guest.end(lab, SHELLS)
 
 
 @pytest.fixture(params=SHELLS)
@@ -107,14 +106,24 @@ def test_never_two_requests_in_a_window(course: Course) -> None:
 def test_a_calm_guest_reports_in_every_period_and_no_more(course: Course) -> None:
     """The cloud would take a living guest for a silent one, or be told the same again and again."""
     gaps_s = course.calm_gaps_s()
-    assert EARLY_S < mean(gaps_s) <= PERIOD_S
+    assert 0.7 * PERIOD_S < mean(gaps_s) <= PERIOD_S
     assert median(gaps_s) <= PERIOD_S
     assert max(gaps_s) <= 2 * PERIOD_S  # QEMU has other things to do now and then
 
 
 def test_memory_that_rises_is_told_before_the_period_is_over(course: Course) -> None:
     """A guest that fills up would be seen only when it is full."""
-    assert sum(gap < EARLY_S for gap in course.rising_gaps_s()) >= 2
+    before, told = course.rise
+    assert CLOCKS_AGREE * LONG_PERIOD_S / 3 <= told.at_s - before.at_s <= 0.8 * LONG_PERIOD_S
+    fallen_kib = [int(stored(report.body)["MEM_AVAILABLE"]) for report in course.rise]
+    assert (fallen_kib[0] - fallen_kib[1]) * KIB > 8 * MIB
+
+
+def test_it_asks_what_applies_but_seldom(course: Course) -> None:
+    """The guest's tools would not know what applies, or the cloud would answer all day."""
+    questions = sum(request.method == "GET" and request.status == 200 for request in course.requests)
+    new_contexts = 3
+    assert 1 <= questions <= new_contexts + len(course.reports()) / 10
 
 
 def test_an_outage_is_met_with_patience_and_survived(course: Course) -> None:
@@ -124,7 +133,6 @@ def test_an_outage_is_met_with_patience_and_survived(course: Course) -> None:
     pauses_s = [b - a for a, b in pairwise([*refused_s, back_s])]
     for failures, pause_s in enumerate(pauses_s, 1):  # and one or more before, when nobody answered
         assert pause_s >= CLOCKS_AGREE * PERIOD_S * 2**failures
-    assert len(course.said) == 3
 
 
 def test_one_shell_is_all_that_stays(courses: dict[str, Course], shell: str) -> None:
