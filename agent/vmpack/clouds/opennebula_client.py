@@ -124,7 +124,7 @@ def _server(endpoint: str, session: str, timeout_s: float) -> Any:
     except ImportError as error:
         raise UnavailableError(
             f"Python's {error.name or 'pyone'} is not installed, without which OpenNebula is not asked",
-            "install vmpack with its extra `opennebula`: pip install 'vmpack[opennebula]'",
+            "run ./install.sh opennebula again, or pip with the extra `opennebula` where pip did it",
         ) from error
     # From 7.2 on OneServer may choose gRPC by the environment.
     newer = getattr(pyone, "server_xrpc", None)

@@ -315,5 +315,5 @@ def _reader(names: tuple[str, ...]) -> Any:
 def _not_installed(module: str) -> UnavailableError:
     return UnavailableError(
         f"Python's {module} is not installed, without which OpenNebula's XML is not read",
-        "install vmpack with its extra `opennebula`: pip install 'vmpack[opennebula]'",
+        "run ./install.sh opennebula again, or pip with the extra `opennebula` where pip did it",
     )
