@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.opennebula.oned import ADMIN, Oned, served
+from tests.opennebula.oned_objects import OnedHost
+from vmpack.cli.main import main
 from vmpack.units import GIB
+
+GrantRun = Callable[..., dict[str, Any]]
 
 SSH = """#!/bin/sh
 # A stand-in for ssh: the host's answer is a file; what else it was told is kept.
@@ -109,3 +113,26 @@ def front_end(oned: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     with served(oned) as endpoint:
         monkeypatch.setenv("ONE_XMLRPC", endpoint)
         yield FrontEnd(oned, hosts)
+
+
+@pytest.fixture
+def host(oned: Oned, front_end: FrontEnd) -> OnedHost:
+    """A host of 8 GiB, full by its nominals, whose agent has packed 4 GiB and offers 3."""
+    made = oned.add_host("node-a", 8192)
+    first, second = oned.add_vm("web", 4096, made), oned.add_vm("db", 4096, made)
+    domains = {f"one-{first.id}": 4 * GIB, f"one-{second.id}": 4 * GIB}
+    front_end.agent("node-a", 3 * GIB, 4 * GIB, domains)
+    return made
+
+
+@pytest.fixture
+def grant(capsys: pytest.CaptureFixture[str]) -> GrantRun:
+    """Run the command and give the one host's record."""
+
+    def run(*words: str, code: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["grant", "--json", *words]) == code
+        (record,) = json.loads(capsys.readouterr().out)["hosts"]
+        return dict(record)
+
+    return run

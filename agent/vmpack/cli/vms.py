@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run and not args.sync:
         raise UsageError("--dry-run belongs to --sync", "without --sync nothing is changed anyway")
     cloud = cloud_access.cloud(cloud_access.configuration(args), SystemClock())
-    everyone = cloud.vms()
+    everyone, unread = cloud.vms()
     chosen = [cloud_access.vm_named(everyone, word) for word in args.vms] or list(everyone)
-    faults = list(cloud.faults)
+    faults = list(unread)
     if args.sync:
         from vmpack.cli import vms_sync
 

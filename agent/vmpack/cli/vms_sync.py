@@ -69,9 +69,9 @@ def _wanted(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[Told]:
 
     running = [vm for vm in vms if vm.running]
     needed = {vm.host_id for vm in running}
-    known = cloud.hosts()
+    known, more = cloud.hosts()
+    faults += more
     hosts = [host for host in known if host.managed and host.id in needed]
-    faults += cloud.faults
     answers = cloud_access.agents_of(hosts)
     by_id = {host.id: answers.get(host.name) for host in hosts}
     faults += [

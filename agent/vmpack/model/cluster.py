@@ -24,11 +24,13 @@ class CloudHost:
     """The cloud has it as one of vmpack's."""
     total_bytes: int
     base_bytes: int
-    """What the cloud's scheduler would use without a grant; 0 where `fault` says why nobody knows."""
+    """What the cloud's scheduler would use without a grant."""
     promised_bytes: int
     """Nominals of all VMs that the cloud has placed there, also those on their way."""
     granted_bytes: int | None = None
     """What vmpack has granted beyond `base_bytes`; None where nothing of ours is set there."""
+    marked: bool = False
+    """The cloud has something of ours on record there: a grant, or what is left of one."""
     granted_s: float | None = None
     """When a grant was last changed (Unix time), None where there never was one."""
     base_words: str = ""
