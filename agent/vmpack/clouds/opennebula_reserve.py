@@ -22,6 +22,8 @@ GRANTED = "VMPACK_GRANTED"
 CHANGED = "VMPACK_GRANT_TIME"
 """Unix time of the newest change."""
 
+OURS = (KEPT, WRITTEN, GRANTED, CHANGED)
+
 _LARGEST_KIB = 2**53
 _LARGEST_PCT = 10_000
 
@@ -100,6 +102,12 @@ def written(found: Reservation, granted_kib: int, now_s: float) -> Mapping[str, 
         return {**back, KEPT: "", WRITTEN: "", **when}
     ours = str(found.base_kib - granted_kib)
     return {RESERVED: ours, KEPT: found.own, WRITTEN: ours, **when}
+
+
+def put_back(host: Template) -> Mapping[str, str | None]:
+    """The attributes that leave nothing of ours, whatever else is set there. None: no longer."""
+    gone: dict[str, str | None] = {name: None for name in OURS if name in host.values}
+    return {**gone, RESERVED: host.values.get(KEPT, "")} if stands(host) else gone
 
 
 def _time(text: str) -> float | None:

@@ -143,6 +143,16 @@ def read_clusters(text: str) -> tuple[tuple[ClusterXml, ...], tuple[str, ...]]:
     return _pool(text, "CLUSTER_POOL", "CLUSTER", _cluster)
 
 
+def read_driver_names(text: str, kind: str) -> frozenset[str]:
+    """The names in oned's configuration of its drivers of one kind: VM_MAD. Raises CloudError."""
+
+    def read() -> frozenset[str]:
+        root = _root(text, "OPENNEBULA_CONFIGURATION", DOCUMENT_LARGEST_CHARACTERS)
+        return frozenset(_own(driver, ("NAME",))["NAME"] for driver in root.iterfind(kind)) - {""}
+
+    return _checked("configuration", read)
+
+
 def read_monitoring(text: str) -> Mapping[int, Mapping[str, str]]:
     """A <MONITORING_DATA>: what was measured, by VM or host id; the newest of each. Raises CloudError."""
     records, _ = _pool(text, "MONITORING_DATA", "MONITORING", _monitoring)
