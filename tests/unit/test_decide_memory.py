@@ -12,6 +12,7 @@ from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.host import Claim
 from vmpack.model.plan import GuestPlan, Plan, Remembered
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.units import MIB
 
 NOTHING = Remembered()
@@ -217,6 +218,19 @@ def test_a_running_job_an_exclusion_a_hold_and_a_pause_leave_the_vm_alone():
         ["not_running"],
         ["opt_out"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "held"), [(ACTION_HOLD_S, True), (1, True), (-1, False), (3600, False), (1e18, False)]
+)
+def test_an_action_holds_a_vm_by_this_host_s_clock(ahead_s, held):
+    """A VM that comes from a host whose clock is fast would be left alone for as long as that is ahead."""
+    snapshot = host(guest(used=30))
+    policy = GuestPolicy(action_until_s=snapshot.wall_s + ahead_s)
+    snapshot = host(guest(used=30, policy=policy))
+    decided = plan(snapshot, NOTHING, EAGER)
+    assert (rules(decided, "g1") == ["action_running"]) is held
+    assert (decided.actions == ()) is held
 
 
 def test_opting_out_gives_back_what_was_taken():

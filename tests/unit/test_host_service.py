@@ -121,6 +121,7 @@ def test_policies_are_changed_field_by_field(tmp_path: Path) -> None:
         ({"opt_out": 1}, "true or false"),
         ({"nominal_bytes": 1}, "1 MiB or more"),
         ({"hold_until_s": 1.0}, "no 'hold_until_s'"),
+        ({"action_until_s": -1.0}, "a Unix time"),
         ({"shares": 7, "headroom_ratio": -1}, "0 to 5"),
     ],
 )

@@ -105,8 +105,8 @@ class HostService:
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
         """Change fields of a VM's own policy; None puts one back to the host's default.
 
-        Fields: floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out, nominal_bytes. Raises
-        UsageError for values out of range.
+        Fields: floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out, nominal_bytes,
+        action_until_s. Raises UsageError for values out of range.
         """
         with self._loop.lock:
             guest = find_vm(self._source.observe(), vm)
@@ -248,6 +248,7 @@ def _policy_value(guest: GuestSnapshot, name: str, value: Any) -> Any:
         "shares": (int, 1, SHARES_LARGEST, f"a whole number from 1 to {SHARES_LARGEST}"),
         "headroom_min_bytes": (int, 0, guest.nominal_bytes, f"bytes, up to its nominal {nominal}"),
         "nominal_bytes": (int, MIB, NOMINAL_LARGEST_BYTES, "bytes, 1 MiB or more"),
+        "action_until_s": (float, 0, HOLD_UNTIL_LARGEST_S, "a Unix time in seconds"),
         "headroom_ratio": (float, 0, HEADROOM_LARGEST_RATIO, f"a ratio from 0 to {HEADROOM_LARGEST_RATIO:g}"),
     }
     if name not in limits:

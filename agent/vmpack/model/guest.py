@@ -39,6 +39,8 @@ class GuestPolicy:
     """What the cloud promised its owner: the ceiling where the VM was built with more. The cloud's to set."""
     headroom_min_bytes: int | None = field(default=None, metadata=ADDED)
     """That elastic room is at least this."""
+    action_until_s: float | None = field(default=None, metadata=ADDED)
+    """Wall-clock time until which an action of the cloud holds the VM, by the clock of the host it is on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,5 +88,6 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "headroom_min": ("headroom_min_bytes", _floor, "an amount of memory such as 100MiB"),
     "opt_out": ("opt_out", _opt_out, "yes or no"),
     "hold_until": ("hold_until_s", _hold_until, "a Unix time in seconds"),
+    "action_until": ("action_until_s", _hold_until, "a Unix time in seconds"),
     NOMINAL_ATTRIBUTE: ("nominal_bytes", read_nominal, "a number of bytes"),
 }
