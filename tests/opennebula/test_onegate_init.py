@@ -193,6 +193,55 @@ class TestPlain:
             assert guest.files() <= {"usr", "usr/local", "usr/local/sbin"}
 
 
+class TestFolders:
+    """Where the installer looks for what it installs."""
+
+    @pytest.mark.parametrize("mount_dir", [False, True])
+    def test_nothing_is_taken_from_where_root_happens_to_be(
+        self, guest: Guest, tmp_path: Path, mount_dir: bool
+    ) -> None:
+        """Whoever may write into /tmp could have root run his program, or send the reports elsewhere."""
+        elsewhere, own = tmp_path / "elsewhere", tmp_path / "own"
+        for folder in (elsewhere, own):
+            folder.mkdir()
+        (elsewhere / "onegate_publisher.sh").write_text("exit 0\n")
+        (elsewhere / "context.sh").write_text("VMID='8'\nONEGATE_ENDPOINT='http://evil'\n")
+        (elsewhere / "token.txt").write_text("evil")
+        shutil.copy(INIT, own)
+        shutil.copy(PUBLISHER, own)
+        guest.has("systemctl")
+        (guest.root / "run/systemd/system").mkdir(parents=True)
+        environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        if mount_dir:
+            environment["MOUNT_DIR"] = str(guest.mount)
+        result = subprocess.run(
+            ["dash", own / INIT.name, "--root", guest.root],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        assert (guest.root / PROGRAM).read_bytes() == PUBLISHER.read_bytes()
+        assert not (guest.root / "run/vmpack/reporter.env").exists()
+        assert "no context found" in result.stderr
+
+    def test_a_context_on_mnt_is_found(self, guest: Guest) -> None:
+        """Guests of old packages, which mount the context there, would have no reporter."""
+        shutil.rmtree(guest.mount)
+        mnt = guest.root / "mnt"
+        mnt.mkdir()
+        shutil.copy(PUBLISHER, mnt)
+        (mnt / "context.sh").write_text(f"VMID='7'\nONEGATE_ENDPOINT='{NOWHERE}'\n")
+        (mnt / "token.txt").write_text(TOKEN)
+        copy = shutil.copy(INIT, guest.root.parent)
+        command = ["dash", copy, "--dry-run", "--root", guest.root]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert f"would: write {guest.root / 'run/vmpack/reporter.env'}\n" in result.stdout
+
+
 class TestServices:
     """What service managers are told."""
 
