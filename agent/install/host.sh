@@ -22,18 +22,10 @@ install_host() {
 # The functions below run as steps, where `set -e` does not hold: hence each command's own && or || return.
 
 write_manifest() {
-    mkdir -p "$home" "$bin" "$etc" "$units_in" && {
-        printf 'file\t%s\n' "$units_in/vmpack-agent.service" "$units_in/vmpack-release.service"
-        program_lines
-    } >"$manifest"
+    note_files "$units_in/vmpack-agent.service" "$units_in/vmpack-release.service" && one_note_access
 }
 
-write_units() {
-    for unit in vmpack-agent vmpack-release; do
-        sed -e "s|@VMPACK@|$bin/vmpack|g" -e "s|@CONFIG@|$etc/vmpack.toml|g" -e "s|@OPTIONS@|$options|g" \
-            "$root/agent/vmpack/data/systemd/$unit.service" >"$units_in/$unit.service" || return 1
-    done
-}
+write_units() { put_units vmpack-agent.service vmpack-release.service; }
 
 next_steps() {
     "$program" check-config "$etc/vmpack.toml" >/dev/null || say "$etc/vmpack.toml was kept as it is; correct it before starting the agent"
@@ -58,6 +50,7 @@ agent_runs() { has_systemd && systemctl is-active --quiet vmpack-agent 2>/dev/nu
 uninstall() {
     layout
     one_uninstall
+    if [ -e "$one_access" ]; then was_node=yes; else was_node=no; fi
     if [ -f "$manifest" ]; then
         if agent_runs || { has_systemd && systemctl is-enabled --quiet vmpack-agent 2>/dev/null; }; then
             step "stopping the service, which gives memory back" systemctl disable --now vmpack-agent
@@ -80,6 +73,8 @@ uninstall() {
         [ ! -e "$state" ] || etc="$etc and $state"
         say "kept: $etc (--purge removes it)"
     fi
+    [ "$was_node" = no ] || [ "$dry_run" = yes ] ||
+        next "vmpack grant $(uname -n) --off" "on the front-end, as oneadmin, if it was not done first: no more is placed here than fits"
 }
 
 give_back() { # refuses to go on while guests would stay packed with nobody to look after them

@@ -45,6 +45,25 @@ def test_an_administrators_own_rights_are_kept(node: Machine) -> None:
     assert "wheel" in own.read_text()
 
 
+def test_uninstall_takes_the_right_back_and_says_what_is_left_to_do(node: Machine) -> None:
+    """oneadmin would keep a right, and the scheduler would go on to fill memory that nobody packs."""
+    install(node)
+    done = node.install("uninstall", "--prefix", str(node.base / "prefix"))
+    assert done.returncode == 0, done.stderr
+    assert not (node.base / "prefix/etc/vmpack/conf.d").exists()
+    assert "vmpack grant" in done.stdout.splitlines()[-2] and "--off" in done.stdout.splitlines()[-2]
+
+
+def test_uninstall_leaves_an_administrators_own_file(node: Machine) -> None:
+    """What he wrote himself is not ours to remove."""
+    own = node.base / "prefix/etc/vmpack/conf.d/50-opennebula.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('[agent]\nsocket_group = "wheel"\n')
+    install(node)
+    assert node.install("uninstall", "--prefix", str(node.base / "prefix")).returncode == 0
+    assert "wheel" in own.read_text()
+
+
 def test_nothing_is_started_unasked(node: Machine) -> None:
     """A node would be packed before anybody looked at what would be done."""
     node.has("systemctl", "exit 0")
