@@ -193,9 +193,8 @@ def test_all_limits_together_are_within_those_of_a_start(node: ProbeNode) -> Non
         for text in (library[0], probe)
         if (found := re.search(r"timeout -k ([0-9]+) ([0-9]+) ", text))
     )
-    limit = re.search(r"^LIMIT_S = ([0-9]+)$", library[1], re.MULTILINE)
     tries = re.search(r"^TRIES_S = \(([0-9]+), ([0-9]+)\)$", library[1], re.MULTILINE)
-    assert limit and tries and sum(map(int, tries.groups())) < int(limit[1]) < fallback_s
+    assert tries and sum(map(int, tries.groups())) < fallback_s - 2
     assert fallback_s + stock_s + fallback_s < 45
 
 
@@ -230,7 +229,7 @@ def broken(node: ProbeNode, name: str, old: str, new: str) -> None:
     [
         ("probe.sh", "/usr/bin/python3", "/nonexistent/python3"),
         ("fallback.py", "import binascii", "import nothing_of_that_name"),
-        ("fallback.py", "import signal", "import signal, time\ntime.sleep(600)"),
+        ("fallback.py", "import binascii", "import binascii, time\ntime.sleep(600)"),
     ],
     ids=["no Python", "Python that fails", "Python that hangs"],
 )

@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import subprocess
+import threading
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -16,7 +17,11 @@ import pytest
 
 from tests import intervals
 from tests.opennebula import template, wire
+from tests.opennebula.host_record import HostRecord, VmRecord
 from tests.opennebula.probe_node import HOST_SYSTEM, SETTINGS, VM_SNAPSHOT, ProbeNode
+from vmpack.observe.machine import parse_mhz, read_machine
+from vmpack.observe.pci_gpus import has_gpus
+from vmpack.publish.gpu_text import NO_GPU
 from vmpack.publish.probe_text import render
 from vmpack.units import MIB
 
@@ -68,11 +73,9 @@ def test_capacity_is_told_when_nobody_else_can(node: ProbeNode, stock: str | Non
 
 def test_a_vms_names_are_not_the_stock_probes() -> None:
     """What OpenNebula itself measured of a VM would be overwritten, and accounting go by it."""
-    host = SimpleNamespace(name=lambda: "one-7")
-    libvirt = SimpleNamespace(libvirtError=OSError, VIR_DOMAIN_METADATA_ELEMENT=2)
-    host.metadata = lambda *_: "<p/>"
+    domain = SimpleNamespace(name=lambda: "one-7")
     fallback = runpy.run_path(str(FALLBACK))
-    (vm,) = fallback["read_vm"](libvirt, host, {"balloon.maximum": 9000, "balloon.current": 8000})
+    vm = fallback["read_vm"](domain, {"balloon.maximum": 9000, "balloon.current": 8000})
     by_agent = render_vm(intervals.interval(intervals.guest(1, "one-7")))
     by_libvirt = monitor(fallback["vm_block"](vm))
     assert by_agent.keys() == by_libvirt.keys() and not by_agent.keys() & STOCK_VM_NAMES
@@ -89,11 +92,13 @@ def monitor(text: str) -> dict[str, Any]:
     return dict(template.parse(base64.b64decode(block["MONITOR"]).decode()))
 
 
-def test_four_hundred_vms_without_an_agent_fit_into_a_datagram() -> None:
+@pytest.mark.parametrize("with_gpus", [False, True])
+def test_four_hundred_vms_without_an_agent_fit_into_a_datagram(with_gpus: bool) -> None:
     """With the agent dead the monitoring of every VM would stop, too."""
     random, fallback = Random(2), runpy.run_path(str(FALLBACK))
+    gpus = fallback["NO_GPU"] if with_gpus else ""
     vms = [
-        (random.randrange(10**6), most := random.randrange(2**18, 2**28), random.randrange(2**17, most))
+        (random.randrange(10**6), most := random.randrange(2**18, 2**28), random.randrange(2**17, most), gpus)
         for _ in range(400)
     ]
     message = wire.Message("MONITOR_VM", True, 12, 1_800_000_000, "".join(map(fallback["vm_block"], vms)))
@@ -132,15 +137,115 @@ STRANGE = ["one-", "one-1 2", 'one-3" ]', "one-1234567890", "two\none-4", "one-Ù
 def test_a_strange_name_is_nobody(name: str) -> None:
     """A VM made by hand would pass for one of the cloud's, or break the text of all."""
     read_vm = runpy.run_path(str(FALLBACK))["read_vm"]
-    assert read_vm(None, SimpleNamespace(name=lambda: name), {"balloon.maximum": 9000}) == []
+    assert read_vm(SimpleNamespace(name=lambda: name), {"balloon.maximum": 9000}) is None
 
 
 @pytest.mark.parametrize("size_kib", [0, -1, 1 << 60, 64 * MIB])
 def test_an_impossible_balloon_is_not_told(size_kib: int) -> None:
     """Packed memory would be told that is not there, and granted."""
-    libvirt = SimpleNamespace(libvirtError=OSError, VIR_DOMAIN_METADATA_ELEMENT=2)
-    domain = SimpleNamespace(name=lambda: "one-7", metadata=lambda *_: "<p/>")
+    domain = SimpleNamespace(name=lambda: "one-7")
     fallback = runpy.run_path(str(FALLBACK))
-    (vm,) = fallback["read_vm"](libvirt, domain, {"balloon.maximum": 9000, "balloon.current": size_kib})
+    vm = fallback["read_vm"](domain, {"balloon.maximum": 9000, "balloon.current": size_kib})
     told = monitor(fallback["vm_block"](vm))
     assert told["VMPACK_STATE"] == "UNREADABLE" and "PACKEDMEMORY" not in told
+
+
+class Hypervisor:
+    """libvirt with VMs of 9000 KiB, of which that of this number never tells its metadata."""
+
+    libvirtError = OSError
+    VIR_DOMAIN_METADATA_ELEMENT = 2
+    VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE = VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT = 0
+    VIR_DOMAIN_STATS_BALLOON = 1
+
+    def __init__(self, devices: str = "", slow: int | None = None) -> None:
+        self.slow, self.asked, self.go_on = slow, threading.Event(), threading.Event()
+        self.domains = [
+            SimpleNamespace(
+                name=lambda number=number: f"one-{number}",
+                metadata=lambda *_, number=number: self.metadata(number),
+                XMLDesc=lambda _: f"<domain><devices>{devices}</devices></domain>",
+            )
+            for number in range(3)
+        ]
+
+    def metadata(self, number: int) -> str:
+        if number == self.slow:
+            self.asked.set()
+            self.go_on.wait()
+        return "<policy nominal='4194304'/>"
+
+    def openReadOnly(self, _uri: str) -> Hypervisor:
+        return self
+
+    def getAllDomainStats(self, _what: int, _flags: int) -> list[tuple[Any, dict[str, int]]]:
+        return [(domain, {"balloon.maximum": 9000, "balloon.current": 3000}) for domain in self.domains]
+
+
+def test_one_vm_that_does_not_answer_costs_no_other_its_figures() -> None:
+    """One hung VM of four hundred would leave a host without a single figure while its agent is dead."""
+    libvirt, found = Hypervisor(slow=1), []  # type: ignore[var-annotated]
+    fallback = runpy.run_path(str(FALLBACK))
+    asking = threading.Thread(target=fallback["read_vms"], args=(libvirt, found), daemon=True)
+    asking.start()
+    assert libvirt.asked.wait(60)
+    assert found == [[(0, 4096, 3000, ""), (1, 9000, 3000, ""), (2, 9000, 3000, "")]]
+    libvirt.go_on.set()
+    asking.join()
+    assert found == [[(number, 4096, 3000, "") for number in range(3)]]
+
+
+@pytest.mark.parametrize(
+    ("devices", "has_gpus", "taken_back"),
+    [("", True, True), ("<hostdev mode='subsystem'/>", True, False), ("", False, False)],
+)
+def test_a_gpu_that_an_agent_told_of_is_taken_back(devices: str, has_gpus: bool, taken_back: bool) -> None:
+    """An owner would see the load of his GPU as it was when the agent died, for ever."""
+    fallback, found = runpy.run_path(str(FALLBACK)), []  # type: ignore[var-annotated]
+    fallback["read_vms"].__globals__["has_gpus"] = lambda: has_gpus
+    fallback["read_vms"](Hypervisor(devices), found)
+    told = fallback["vms_text"](found[0][:1])
+    record = HostRecord(vms={0: VmRecord(256)})
+    before = 'GPU_COUNT="1"\nGPU_UTILIZATION="38"\n'
+    record.take_vm_monitor(f'VM=[ ID="0", MONITOR="{base64.b64encode(before.encode()).decode()}" ]')
+    record.take_vm_monitor(told)
+    assert (template.first(record.vms[0].monitoring, "GPU_UTILIZATION") is None) is taken_back
+
+
+def test_fallback_and_agent_agree_on_gpus() -> None:
+    """What the agent tells of a VM's GPU would not be taken back by the fallback."""
+    assert runpy.run_path(str(FALLBACK))["NO_GPU"] == NO_GPU
+
+
+SPEEDS = [
+    ("cpu MHz\t\t: 2599.996\ncpu MHz : 800.0\n", "3000000\n"),
+    ("clock\t\t: 3425.000000MHz\n", ""),
+    ("BogoMIPS : 50.00\n", "3000000\n"),
+    ("cpu MHz : 99999999\n", ""),
+    ("", "999999999999\n"),
+    ("cpu MHz : unknown\n", "junk"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("cpuinfo", "top_khz"), SPEEDS)
+def test_fallback_and_agent_agree_on_the_speed(cpuinfo: str, top_khz: str) -> None:
+    """A host's CPUSPEED would jump each time its agent starts or ends."""
+    fallback = runpy.run_path(str(FALLBACK))
+    assert fallback["cpu_mhz"](cpuinfo, top_khz) == parse_mhz(cpuinfo, top_khz)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kind", "found"),
+    [("0x10de", "0x030200", True), ("0x10de", "0x0c0330", False), ("0x8086", "0x030000", False)],
+)
+def test_fallback_and_agent_agree_on_the_machine(tmp_path: Path, vendor: str, kind: str, found: bool) -> None:
+    """Figures of a GPU would stay for ever, or every VM without one be told to have had one."""
+    device = tmp_path / "bus/pci/devices/0000:3b:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "class").write_text(f"{kind}\n")
+    fallback = runpy.run_path(str(FALLBACK))
+    assert fallback["has_gpus"](str(tmp_path)) is has_gpus(tmp_path) is found
+    assert read_machine(tmp_path, tmp_path).has_gpus is found
+    assert not fallback["has_gpus"](str(tmp_path / "nothing"))
