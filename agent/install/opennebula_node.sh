@@ -12,9 +12,15 @@ one_node() {
         step "letting the group oneadmin speak to the agent: $one_access" one_write_access
         restart=yes
     fi
-    [ "$enable" = no ] || one_enable
+    if [ "$enable" = yes ]; then
+        one_enable
+    elif [ "$restart" = yes ] && agent_runs; then
+        say "the agent that runs does not let oneadmin in yet: systemctl restart vmpack-agent"
+    fi
     [ "$dry_run" = yes ] || next_steps
 }
+
+agent_runs() { command -v systemctl >/dev/null && systemctl is-active --quiet vmpack-agent 2>/dev/null; }
 
 need_systemd() { # COMMAND that does the same
     has_systemd || [ "$dry_run" = yes ] || die 69 "--enable needs systemd" "without it keep running: $1"
@@ -43,7 +49,7 @@ END
 
 one_enable() {
     need_systemd "$bin/vmpack agent$options"
-    if [ "$restart" = yes ] && systemctl is-active --quiet vmpack-agent 2>/dev/null; then
+    if [ "$restart" = yes ] && agent_runs; then
         step "restarting the agent: a group's rights are read at its start" systemctl restart vmpack-agent
     fi
     step "running the agent, now and at each boot" systemctl enable --now vmpack-agent

@@ -68,7 +68,18 @@ def test_nothing_is_started_unasked(node: Machine) -> None:
     """A node would be packed before anybody looked at what would be done."""
     node.has("systemctl", "exit 0")
     assert install(node)[0] == 0
-    assert not node.calls("systemctl")
+    assert all("is-active" in call for call in node.calls("systemctl"))
+
+
+def test_a_running_agent_must_be_started_anew_and_that_is_said(node: Machine) -> None:
+    """Every action of OpenNebula would be refused by an agent that was there before, and nobody know why."""
+    node.has("systemctl", "exit 0")
+    code, said = install(node)
+    assert code == 0 and "does not let oneadmin in yet: systemctl restart vmpack-agent" in said
+    assert "oneadmin in yet" not in install(node)[1]
+    node.has("systemctl", "exit 3")
+    (node.base / "prefix/etc/vmpack/conf.d/50-opennebula.toml").unlink()
+    assert "oneadmin in yet" not in install(node)[1]
 
 
 def test_enable_starts_it(node: Machine) -> None:
