@@ -67,6 +67,7 @@ def pin_vcpu(
 def drop_pins(hypervisor: Hypervisor, uuid: str) -> tuple[Pin, ...]:
     """Let all vCPUs that were pinned here run on all CPUs again; returns the pins as they were.
 
+    libvirt cannot forget a pin: "on all CPUs of this host" stays, and a host with fewer may refuse the VM.
     Raises what Hypervisor.call raises.
     """
 
