@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from tests.opennebula.oned import ADMIN, Oned, served
-from tests.opennebula.oned_objects import OnedHost
+from tests.opennebula.oned_objects import OnedHost, OnedVm
+from tests.opennebula.template import merge, parse
 from vmpack.cli.main import main
 from vmpack.units import GIB
 
+Listed = Callable[..., list[dict[str, Any]]]
 GrantRun = Callable[..., dict[str, Any]]
 
 SSH = """#!/bin/sh
@@ -28,6 +30,11 @@ if [ "$2" = "policy" ] && [ -f "$answer" ]; then exit 0; fi
 echo "connect to host $host port 22: No route to host" >&2
 exit 255
 """
+
+
+def asks(vm: OnedVm, text: str) -> None:
+    """Its owner writes this."""
+    vm.user_template = merge(vm.user_template, parse(text))
 
 
 class FrontEnd:
@@ -134,5 +141,25 @@ def grant(capsys: pytest.CaptureFixture[str]) -> GrantRun:
         assert main(["grant", "--json", *words]) == code
         (record,) = json.loads(capsys.readouterr().out)["hosts"]
         return dict(record)
+
+    return run
+
+
+@pytest.fixture
+def vm(oned: Oned, host: OnedHost, front_end: FrontEnd) -> OnedVm:
+    """A VM of 1 GiB that its agent knows."""
+    made = oned.add_vm("web", 1024, host)
+    front_end.agent("node-a", 0, 0, {f"one-{made.id}": GIB})
+    return made
+
+
+@pytest.fixture
+def listed(capsys: pytest.CaptureFixture[str]) -> Listed:
+    """Run the command and give the VMs' records."""
+
+    def run(*words: str, code: int = 0) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["vms", "--json", *words]) == code
+        return list(json.loads(capsys.readouterr().out)["vms"])
 
     return run

@@ -370,7 +370,9 @@ def test_a_deployment_gets_its_owner_s_policy(tmp_path: Path) -> None:
     answer = Stage().before("deploy", DOMAIN, file)
     assert answer.warning == ""
     policy, _ = read_policy(ElementTree.fromstring(answer.text))
-    assert policy == GuestPolicy(floor_bytes=100 * MIB, opt_out=True, nominal_bytes=512 * MIB)
+    assert policy == GuestPolicy(
+        floor_bytes=100 * MIB, opt_out=True, nominal_bytes=512 * MIB, of_owner=("floor_bytes", "opt_out")
+    )
 
 
 def test_a_bad_wish_is_told_and_costs_nothing_else(tmp_path: Path) -> None:

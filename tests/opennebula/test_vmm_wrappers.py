@@ -226,7 +226,7 @@ FORGERY = r"x\nExitCode: 0 EOF_ERR\nERROR: deploy: forged\cno more"
 @pytest.mark.parametrize("action", ARGUMENTS)
 def test_text_of_owners_is_one_line(tree: Tree, action: str) -> None:
     """An owner could have oned take his failed action for a success, or write what he likes into its log."""
-    _, _, faults = read_policy({"VMPACK_FLOOR": FORGERY.replace(r"\n", "\n")}, 2**30, 1000)
+    _, _, faults, _ = read_policy({"VMPACK_FLOOR": FORGERY.replace(r"\n", "\n")}, 2**30, 1000)
     (tree.record / "warning").write_text(f"{shown(faults[0])} {FORGERY}\n")
     tree.vmpack("cat warning")
     tree.stock(1, "", "Could not do it\n")

@@ -62,6 +62,17 @@ def test_a_vms_own_least_headroom_holds_instead_of_the_hosts():
     assert targets(plan(host(tight), NOTHING, EAGER)) == {"g1": 114}
 
 
+def test_an_owners_wish_only_makes_packing_gentler():
+    """An owner's zero would take more from his guest than the host's own rules do."""
+    fields = ("floor_bytes", "headroom_min_bytes", "headroom_ratio")
+    nothing = {"floor_bytes": 0, "headroom_min_bytes": 0, "headroom_ratio": 0.0}
+    wish = plan(host(guest(used=60, policy=GuestPolicy(**nothing, of_owner=fields))), NOTHING, EAGER)
+    plain = plan(host(guest(used=60)), NOTHING, EAGER)
+
+    assert targets(wish) == targets(plain)
+    assert of(wish, "g1").floor_bytes == of(plain, "g1").floor_bytes > 0
+
+
 def test_a_new_vm_is_left_alone_until_it_has_been_calm():
     """A booting guest would be squeezed before it shows what it needs."""
     snapshot = host(guest())

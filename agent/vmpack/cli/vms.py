@@ -38,11 +38,12 @@ what an owner may set in the VM's attributes (USER_TEMPLATE), under OpenNebula:
   MIN_FREE_MEM     the least that is kept above use, in KiB
   VMPACK_SHARES    weight under scarcity, at most opennebula.shares_max
   VMPACK_OPT_OUT   yes: leave the VM alone
-what holds is in VMPACK_APPLIED_*: FLOOR, MIN_FREE and TARGET in KiB, MEM_OVER in percent, SHARES, OPT_OUT and
-POLICY (1: what the owner asked for).
+What an administrator has set for the VM (vmpack policy) holds instead; a floor or headroom below the host's
+own counts as the host's. What holds is in VMPACK_APPLIED_*: FLOOR, MIN_FREE and TARGET in KiB, MEM_OVER in
+percent, SHARES, OPT_OUT, POLICY (1: all that the owner asked for) and FAULT (what does not hold, and why).
 
 --json: vms [{id, name, domain, state, running, host_id, host_name, nominal_bytes, balloon_bytes,
-verdict, left_alone, policy, policy_named, policy_faults, told, policy_told, report {total_bytes,
+verdict, left_alone, policy, policy_named, policy_faults, policy_unclear, told, report {total_bytes,
 available_bytes, free_bytes, age_s} or null}], faults. With --sync: vms [{id, name, policy, told,
 status (done, planned, failed), detail}], faults.
 

@@ -47,7 +47,7 @@ def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes, bra
     A VM whose guest killed something keeps its nominal; while the host is `braked` no more than it has.
     """
     floor = guest.policy.floor_bytes
-    if floor is None:
+    if floor is None or ("floor_bytes" in guest.policy.of_owner and floor < limits.floor_bytes):
         floor = limits.floor_bytes
     nominal, balloon = guest.nominal_bytes, guest.balloon_bytes
     if floor > nominal:
@@ -176,11 +176,13 @@ def _need(
     use = known.use
     assert use is not None, "a guest that never reported is silent"
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
-    ratio = guest.policy.headroom_ratio
-    elastic = int((settings.headroom_ratio if ratio is None else ratio) * used)
-    smallest = guest.policy.headroom_min_bytes
-    if smallest is None:
+    policy = guest.policy
+    ratio, smallest, of_owner = policy.headroom_ratio, policy.headroom_min_bytes, policy.of_owner
+    if ratio is None or ("headroom_ratio" in of_owner and ratio < settings.headroom_ratio):
+        ratio = settings.headroom_ratio
+    if smallest is None or ("headroom_min_bytes" in of_owner and smallest < settings.headroom_min_bytes):
         smallest = settings.headroom_min_bytes
+    elastic = int(ratio * used)
     if elastic < smallest:
         elastic = smallest
     rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))

@@ -140,7 +140,7 @@ def _deployment(given: str, file: Path | None, hypervisor: Hypervisor, config: C
         vm, warning = None, error.message
     if vm is not None:
         values = vm.user_template.values
-        policy, _, faults = read_policy(values, nominal_bytes, config.opennebula.shares_max)
+        policy, _, faults, _ = read_policy(values, nominal_bytes, config.opennebula.shares_max)
         warning = faults[0] if faults else ""
     text = prepared(
         given,

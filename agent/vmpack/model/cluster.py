@@ -82,10 +82,10 @@ class CloudVm:
     """The owner asked for something."""
     policy_faults: tuple[str, ...] = ()
     """Parts of it that cannot be meant, in words."""
+    policy_unclear: tuple[str, ...] = ()
+    """The fields that they were meant for: what holds there stays."""
     told: tuple[tuple[str, str], ...] = ()
     """What its owner is told at present of what holds, by name."""
-    policy_told: bool = False
-    """A policy of the owner's was carried out before."""
     report: GuestReport | None = None
     balloon_bytes: int | None = None
     """As last measured by the cloud's probes; None where they do not tell."""
@@ -99,9 +99,11 @@ class Applied:
 
     policy: GuestPolicy
     of_owner: bool
-    """The policy is what the owner asked for."""
+    """The owner asked for something."""
     floor_bytes: int | None
     target_bytes: int | None
+    faults: tuple[str, ...] = ()
+    """What of it does not hold, in words."""
 
 
 @dataclass(frozen=True, slots=True)
