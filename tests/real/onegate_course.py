@@ -104,7 +104,7 @@ class Traveller:
         self._vm.template |= named
 
     def _await_applied(self) -> None:
-        """The guest asks once in ten to twenty reports: it knows what the last answer was."""
+        """The guest asks once in three or four reports: it knows what the last answer was."""
 
         def answered() -> set[str]:
             asked = [number for number, request in enumerate(self.course.requests) if request.method == "GET"]

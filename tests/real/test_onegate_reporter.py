@@ -123,7 +123,7 @@ def test_it_asks_what_applies_but_seldom(course: Course) -> None:
     """The guest's tools would not know what applies, or the cloud would answer all day."""
     questions = sum(request.method == "GET" and request.status == 200 for request in course.requests)
     new_contexts = 3
-    assert 1 <= questions <= new_contexts + len(course.reports()) / 10
+    assert 1 <= questions <= new_contexts + len(course.reports()) / 3
 
 
 def test_an_outage_is_met_with_patience_and_survived(course: Course) -> None:
