@@ -230,9 +230,9 @@ def test_a_state_that_is_odd_for_a_moment_ends_no_watch(
     def looked() -> None:
         if asked(oned):
             looks.append(1)
-            if len(looks) < follow.UNCLEAR_LOOKS:
+            if len(looks) < 4:
                 vm.lcm_state = 2
-            elif len(looks) == follow.UNCLEAR_LOOKS:
+            elif len(looks) == 4:
                 vm.lcm_state = MIGRATE
                 go.set()
 

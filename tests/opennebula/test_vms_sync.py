@@ -105,7 +105,7 @@ def test_a_word_that_cannot_be_meant_changes_nothing_and_is_told(
 ) -> None:
     """A typing mistake would take away the floor that the VM has, and say that all is as asked."""
     holds(front_end, vm, floor_bytes=512 * MIB, of_owner=["floor_bytes"])
-    asks(vm, 'VMPACK_FLOOR="512 \\\\ MiBs"')
+    asks(vm, 'VMPACK_FLOOR="512 ] \\\\ MiBs"')
 
     (record,) = listed("--sync", code=3)
 

@@ -69,7 +69,12 @@ def test_an_owners_wish_only_makes_packing_gentler():
     wish = plan(host(guest(used=60, policy=GuestPolicy(**nothing, of_owner=fields))), NOTHING, EAGER)
     plain = plan(host(guest(used=60)), NOTHING, EAGER)
 
+    no_least = dataclasses.replace(EAGER, memory=dataclasses.replace(EAGER.memory, headroom_min_bytes=0))
+    by_ratio = guest(used=60, policy=GuestPolicy(headroom_ratio=0.0, of_owner=("headroom_ratio",)))
+    expected = targets(plan(host(guest(used=60)), NOTHING, no_least))
+
     assert targets(wish) == targets(plain)
+    assert targets(plan(host(by_ratio), NOTHING, no_least)) == expected
     assert of(wish, "g1").floor_bytes == of(plain, "g1").floor_bytes > 0
 
 

@@ -77,7 +77,7 @@ def applied_texts(applied: Applied) -> dict[str, str]:
 
 def _plain(text: str) -> str:
     """As template text can hold it: what owners wrote is in it."""
-    return re.sub(r"[^ -~]|[\"\\\\]", "_", text).replace("]]>", "_")[:_FAULT_LONGEST]
+    return re.sub(r"[^ !#-\[^-~]", "_", text)[:_FAULT_LONGEST]
 
 
 def _kib(amount_bytes: int | None) -> str:
