@@ -67,6 +67,7 @@ def packed(guest: LabGuest, paid_mib: int) -> bool:
     return balloon_bytes(guest) < (paid_mib - 16) * MIB
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("with_agents", [True, False], ids=["agents", "no agents"])
 def test_a_vm_lives_under_our_driver(nodes: Nodes, tmp_path: Path, with_agents: bool) -> None:
     """An owner's VM would fail one of its actions, get unpaid memory, lose some, or never be packed again."""
@@ -133,6 +134,7 @@ def settle(guest: LabGuest, paid_mib: int, with_agents: bool) -> None:
     assert balloon_bytes(guest) <= paid_mib * MIB
 
 
+@pytest.mark.long
 def test_a_killed_migration_leaves_no_hold(nodes: Nodes, tmp_path: Path) -> None:
     """A VM whose migration was killed would be left alone for ever, with what it lent gone."""
     a, _ = nodes
