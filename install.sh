@@ -22,7 +22,7 @@ Options
   --type TYPE     (opennebula) kvm, or qemu for nodes without KVM (default: as the hosts that are there)
   --context       (opennebula) upload the in-guest reporter to the datastore `files`; --context=NAME: another
   --no-sync       (opennebula, uninstall) leave out `onehost sync`
-  --enable        (opennebula --node) start the agent, now and at each boot
+  --enable        (opennebula) start the timer that grants every minute; with --node: the agent
   --convert       (uninstall) give hosts back to OpenNebula's own drivers first, instead of refusing
   --purge         (uninstall) remove configuration, state and history too
   --keep-packed   (uninstall) go on even where memory or grants cannot be given back
@@ -204,8 +204,8 @@ type) die 2 "--type needs kvm or qemu" ;;
 esac
 case $vm_type in '' | kvm | qemu) ;; *) die 2 "there is no type $vm_type" "kvm, or qemu for nodes without KVM" ;; esac
 case $node:$enable:$edit:$context:$vm_type in
-no:no:* | yes:*:no::) ;;
-*) die 2 "those options do not go together" "--enable is for a node, --edit, --type and --context are for the front-end" ;;
+no:* | yes:*:no::) ;;
+*) die 2 "those options do not go together" "--edit, --type and --context are for the front-end" ;;
 esac
 
 case $command in

@@ -69,6 +69,15 @@ runtime_unit=run/systemd/system/$name.service # where /etc is read-only: init ru
 openrc_script=etc/init.d/$name
 program_folders="usr/local/sbin var/lib/vmpack run/vmpack" # the first that can be written
 
+# What lies in any other folder where root happens to be is not the context's.
+context_folder=${MOUNT_DIR:-}
+if [ -z "$context_folder" ]; then
+    case $(pwd -P)/ in
+    /run/one-context/* | /var/run/one-context/*) context_folder=. ;;
+    *) context_folder=$root/mnt ;;
+    esac
+fi
+
 # ---- steps ----
 
 try() { # COMMAND...: one step that changes something
@@ -104,7 +113,7 @@ manager() {
 # ---- the program ----
 
 find_publisher() { # sets source: this script may run as a copy, in the folder of the context
-    for folder in "${MOUNT_DIR:-.}" . "$(dirname -- "$0")" /mnt; do
+    for folder in "$(dirname -- "$0")" "$context_folder" "$root/mnt"; do
         source=$folder/onegate_publisher.sh
         [ -f "$source" ] && return
     done
@@ -146,7 +155,7 @@ keep_old_context() {
         [ ! -f "$kept" ] || try rm -f "$kept"
         return
     fi
-    for folder in "${MOUNT_DIR:-.}" . "$root/mnt"; do
+    for folder in "$context_folder" "$root/mnt"; do
         if [ ! -f "$folder/context.sh" ] || [ ! -f "$folder/token.txt" ]; then continue; fi
         {
             read -r token < "$folder/token.txt"

@@ -56,7 +56,7 @@ export PATH LC_ALL TMPDIR
 
 longest_pause_s=300
 margin_cs=100 # a report that is due within this is sent now: the next look would be too late
-reports_per_question=10
+reports_per_question=3 # one more where there was no time for it
 token='' vmid='' endpoint='' period_s=''
 said='' window_ends_cs=0
 waits=no # for a process that a signal must end too
@@ -285,34 +285,35 @@ hold_back() { # after a failure: wait twice as long each time
 }
 
 refused() { # a context that was renewed meanwhile is tried in the next window, anything else later
-    if [ "$http" = 401 ]; then
-        load_context
-        [ "$renewed" = no ] || { start_anew && return; }
-    fi
+    load_context # after a clock that was set back its file may not be newer
+    [ "$renewed" = no ] || { start_anew && return; }
     hold_back
 }
 
-may_ask() { # without making the next report late, or at last also so
-    [ "$reports" -ge $((reports_per_question * 2)) ] ||
-        { [ "$reports" -ge "$reports_per_question" ] && [ "$due_cs" -ge "$window_cs" ]; }
+may_ask() { # without making the next report late
+    [ "$reports" -ge "$reports_per_question" ] && [ "$due_cs" -ge "$window_cs" ]
+}
+
+must_ask() { # though the next report is late then: a guest that is short of time never may
+    [ "$reports" -gt "$reports_per_question" ]
 }
 
 turn() { # at most one request
     read_memory
     case $mem_total in '' | *[!0-9]*) return ;; esac
-    if [ "$due_cs" -le 0 ] || memory_changed; then
-        send_report
-        case $http in 200) go_on ;; *) refused ;; esac
-    elif may_ask; then
+    if must_ask || { [ "$due_cs" -gt 0 ] && ! memory_changed && may_ask; }; then
         ask_what_applies
         [ "$http" != 401 ] || refused
+    elif [ "$due_cs" -le 0 ] || memory_changed; then
+        send_report
+        case $http in 200) go_on ;; *) refused ;; esac
     fi
 }
 
 start_anew() { # with this context
     not_before_cs=0
     last_report_cs=-1000000
-    reports=$reports_per_question
+    reports=$((reports_per_question - 1))
     pause_s=$period_s
     [ "$ready" = yes ] || say "waiting for endpoint, VMID and token in $context: the VM's CONTEXT needs TOKEN=\"YES\""
 }
@@ -321,7 +322,7 @@ reckon_due() { due_cs=$((last_report_cs + period_s * 100 - margin_cs - now_cs));
 
 look() {
     read_clock
-    if context_is_newer; then
+    if [ "$ready" = no ] || context_is_newer; then
         load_context
         [ "$renewed" = no ] || start_anew
     fi

@@ -22,26 +22,19 @@ install_host() {
 # The functions below run as steps, where `set -e` does not hold: hence each command's own && or || return.
 
 write_manifest() {
-    mkdir -p "$home" "$bin" "$etc" "$units_in" && {
-        printf 'file\t%s\n' "$units_in/vmpack-agent.service" "$units_in/vmpack-release.service"
-        program_lines
-    } >"$manifest"
+    note_files "$units_in/vmpack-agent.service" "$units_in/vmpack-release.service" && one_note_access
 }
 
-write_units() {
-    for unit in vmpack-agent vmpack-release; do
-        sed -e "s|@VMPACK@|$bin/vmpack|g" -e "s|@CONFIG@|$etc/vmpack.toml|g" -e "s|@OPTIONS@|$options|g" \
-            "$root/agent/vmpack/data/systemd/$unit.service" >"$units_in/$unit.service" || return 1
-    done
-}
+write_units() { put_units vmpack-agent.service vmpack-release.service; }
 
 next_steps() {
     "$program" check-config "$etc/vmpack.toml" >/dev/null || say "$etc/vmpack.toml was kept as it is; correct it before starting the agent"
-    echo "Installed: $("$program" --version). Nothing was started. Next:"
+    if agent_runs; then what='The agent runs'; else what='Nothing was started'; fi
+    echo "Installed: $("$program" --version). $what. Next:"
     next "$bin/vmpack doctor" "what works on this host, and how much memory could be packed"
     next "$bin/vmpack agent --observe$options" "see what it would do; changes nothing"
-    if has_systemd && systemctl is-active --quiet vmpack-agent; then
-        next "systemctl restart vmpack-agent" "use this version: gives memory back, then packs again"
+    if agent_runs; then
+        next "systemctl restart vmpack-agent" "after an upgrade, to use it: gives memory back, then packs again"
     elif has_systemd; then
         next "systemctl enable --now vmpack-agent" "run it, now and at each boot"
     elif [ -d /run/systemd/system ]; then
@@ -52,15 +45,19 @@ next_steps() {
     next "$bin/vmpack top" "watch it"
 }
 
+agent_runs() { has_systemd && systemctl is-active --quiet vmpack-agent 2>/dev/null; }
+
 uninstall() {
     layout
     one_uninstall
+    if [ -e "$one_access" ]; then was_node=yes; else was_node=no; fi
     if [ -f "$manifest" ]; then
-        if has_systemd && { systemctl is-enabled --quiet vmpack-agent || systemctl is-active --quiet vmpack-agent; }; then
+        if agent_runs || { has_systemd && systemctl is-enabled --quiet vmpack-agent 2>/dev/null; }; then
             step "stopping the service, which gives memory back" systemctl disable --now vmpack-agent
         fi
         give_back
         while IFS="$(printf '\t')" read -r kind path; do remove "$kind" "$path"; done <"$manifest"
+        [ ! -d /run/vmpack ] || [ -n "$prefix" ] || step "removing what is empty of /run/vmpack" find /run/vmpack -depth -type d -empty -delete
         step "removing $home" remove_home
         ! has_systemd || step "telling systemd" systemctl daemon-reload
     else
@@ -73,8 +70,11 @@ uninstall() {
         # below a prefix of root's: the state may be that of the installation for the whole host
         [ ! -e "$state" ] || [ -e /opt/vmpack/manifest ] || step "removing $state" rm -rf "$state"
     elif [ -d "$etc" ] && ! rmdir "$etc" 2>/dev/null; then
-        say "kept: $etc and $state (--purge removes them)"
+        [ ! -e "$state" ] || etc="$etc and $state"
+        say "kept: $etc (--purge removes it)"
     fi
+    [ "$was_node" = no ] || [ "$dry_run" = yes ] ||
+        next "vmpack grant $(uname -n) --off" "on the front-end, as oneadmin, if it was not done first: no more is placed here than fits"
 }
 
 give_back() { # refuses to go on while guests would stay packed with nobody to look after them

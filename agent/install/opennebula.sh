@@ -13,7 +13,6 @@ convert=no
 vm_type=
 warned=no
 
-tab=$(printf '\t')
 one_own_dirs='im/vmpack.d im/vmpack-probes.d etc/im/vmpack-probes.d vmm/vmpack vmpack'
 one_categories='host/beacon host/monitor host/system vm/execution vm/monitor vm/snapshot vm/status'
 
@@ -27,11 +26,13 @@ opennebula() {
     one_layout
     one_look
     one_refuse_broken_links before
+    [ "$enable" = no ] || need_systemd "vmpack grant; vmpack vms --sync, every minute as $owner"
     extras=opennebula
     install_program write_front_end_manifest
     one_remotes
     [ "$dry_run" = yes ] || one_refuse_broken_links after
     one_registration
+    one_timer
     [ -z "$context" ] || one_context
     [ "$no_sync" = yes ] || one_sync
     [ "$dry_run" = yes ] || one_next_steps
@@ -74,7 +75,7 @@ as_owner() { # COMMAND...: as the user that OpenNebula runs as, who may not look
 
 one_xml() { "$python" "$root/agent/install/opennebula_xml.py" "$@"; }
 
-one_hosts() { # lines: ID, name, IM_MAD, VM_MAD, granted or -
+one_hosts() { # lines: ID, name, IM_MAD, VM_MAD, granted, marked or -
     list=$(as_owner "$one_bin/onehost" list -x) && printf '%s\n' "$list" | one_xml hosts
 }
 
@@ -233,12 +234,18 @@ one_link() { # TARGET LINK: never absent in between
     ln -sfn "$1" "$2.vmpack-new" && mv -fT "$2.vmpack-new" "$2"
 }
 
-write_front_end_manifest() {
-    kept=$(sed -n "/^file$tab/p" "$manifest" 2>/dev/null || :)
-    mkdir -p "$home" "$bin" "$etc" && {
-        [ -z "$kept" ] || printf '%s\n' "$kept"
-        program_lines
-    } >"$manifest"
+write_front_end_manifest() { note_files "$units_in/vmpack-grant.service" "$units_in/vmpack-grant.timer"; }
+
+one_timer() {
+    step "writing vmpack-grant.service and vmpack-grant.timer to $units_in" put_units vmpack-grant.service vmpack-grant.timer
+    ! has_systemd || step "telling systemd" systemctl daemon-reload
+    [ "$enable" = no ] || step "granting every minute, now and after each boot" systemctl enable --now vmpack-grant.timer
+}
+
+one_stop_timer() {
+    has_systemd && systemctl is-enabled --quiet vmpack-grant.timer 2>/dev/null || return 0
+    step "ending the grants of every minute" systemctl disable --now vmpack-grant.timer
+    step "waiting for the last of them" systemctl stop vmpack-grant.service
 }
 
 # ---- and then ----
@@ -259,4 +266,5 @@ one_next_steps() {
     next "onehost create HOST -i vmpack -v vmpack" "a new host; -v kvm keeps Sunstone's buttons for VMs (see README)"
     next "vmpack opennebula convert HOST --dry-run" "a host that has VMs already (as $owner)"
     next "vmpack hosts" "what is packed where (as $owner); then: vmpack grant --dry-run"
+    [ "$enable" = yes ] || next "systemctl enable --now vmpack-grant.timer" "vmpack grant and vmpack vms --sync every minute; or run this again with --enable"
 }

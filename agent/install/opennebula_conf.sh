@@ -65,7 +65,7 @@ one_block() { # FILE below the configuration directory
 one_by_hand() { # FILE NAME: an administrator registered the drivers without us
     one_without_block "$1" | case $2 in
     */vmm_execrc) grep -q '^[^#]*vmpack-' ;;
-    *) grep -q '^[^#]*NAME *= *"\{0,1\}vmpack"\{0,1\} *,\{0,1\} *$' ;;
+    *) grep -q '^[^#]*NAME *= *"\{0,1\}vmpack"\{0,1\} *,\{0,1\} *\(#.*\)\{0,1\}$' ;;
     esac
 }
 

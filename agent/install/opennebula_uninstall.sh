@@ -37,10 +37,11 @@ one_free_hosts() { # grants back, then hosts back to the drivers that they had
         echo "would: refuse, because vmpack's drivers are in use; --convert would go on"
         exit 75
     fi
+    one_stop_timer
     [ -e "$etc/vmpack.toml" ] || options=
     # shellcheck disable=SC2086 # two words or none: layout refuses a prefix with a space
     set -- $options
-    if printf '%s\n' "$hosts" | grep -q "${tab}granted\$"; then
+    if printf '%s\n' "$hosts" | grep -qE "$tab(granted|marked)\$"; then
         step "taking back what was granted: vmpack grant --off (as $owner)" as_owner "$program" grant --off "$@"
     fi
     for host in $(printf '%s\n' "$ours" | cut -f 2); do
@@ -71,6 +72,7 @@ one_is_noted() { grep -qxF "at$tab$1" "$one_manifest"; }
 
 one_remove() {
     changed_conf=
+    one_stop_timer
     one_unregister
     step "removing the drivers from $remotes" one_take_files
     # what stands on the nodes goes with the next copy

@@ -3,6 +3,7 @@
 # Promises: a new version replaces the old in one rename, and a configuration is never overwritten.
 
 prefix=
+tab=$(printf '\t')
 nvidia_driver=/proc/driver/nvidia
 extras= # of setup.cfg, comma separated; what was installed with them once stays with them
 
@@ -17,6 +18,7 @@ layout() { # where things go
     fi
     if am_root; then state=/var/lib/vmpack; else state=${XDG_STATE_HOME:-$HOME/.local/state}/vmpack; fi
     manifest=$home/manifest
+    one_access=$etc/conf.d/50-opennebula.toml
     program=$home/current/bin/vmpack
     if [ -z "$prefix" ] && [ "$dry_run" = no ] && ! am_root; then
         die 77 "changing the whole host needs root" "run it with sudo, or below a folder of yours: --prefix \"\$HOME/.local\""
@@ -59,7 +61,22 @@ source_identity() {
 
 # The functions below run as steps, where `set -e` does not hold: hence each command's own && or || return.
 
-program_lines() { # kind, tab, path; uninstall removes these and nothing else
+note_files() { # FILE...: the manifest: kind, tab, path; uninstall removes these and nothing else
+    former=$(sed -n "/^file$tab/p;/^folder$tab/p" "$manifest" 2>/dev/null || :)
+    mkdir -p "$home" "$bin" "$etc" "$units_in" && {
+        { [ -z "$former" ] || printf '%s\n' "$former"; printf "file$tab%s\n" "$@"; } | LC_ALL=C sort -u
+        program_lines
+    } >"$manifest"
+}
+
+put_units() { # UNIT...
+    for unit in "$@"; do
+        sed -e "s|@VMPACK@|$bin/vmpack|g" -e "s|@CONFIG@|$etc/vmpack.toml|g" -e "s|@OPTIONS@|$options|g" \
+            -e "s|@OWNER@|${owner:-root}|g" "$root/agent/vmpack/data/systemd/$unit" >"$units_in/$unit" || return 1
+    done
+}
+
+program_lines() {
     printf 'link\t%s\n' "$bin/vmpack" "$bin/memory_coordinator" &&
         printf 'tree\t%s\n' "$home/releases" "$home/current" &&
         { [ -z "$extras" ] || printf 'extras\t%s\n' "$extras"; }
@@ -97,6 +114,7 @@ remove() { # KIND PATH
     case $1 in
     link) case $(readlink "$2" 2>/dev/null) in "$home"/*) step "removing $2" rm -f "$2" ;; esac ;;
     file) [ ! -e "$2" ] || step "removing $2" rm -f "$2" ;;
+    folder) [ ! -d "$2" ] || step "removing $2, if nothing is in it" rmdir --ignore-fail-on-non-empty "$2" ;;
     tree) case $2 in "$home"/*) [ ! -e "$2" ] && [ ! -L "$2" ] || step "removing $2" rm -rf "$2" ;; esac ;;
     esac
 }

@@ -290,7 +290,8 @@ def keys() -> tuple[Key, ...]:
             "Which NVIDIA GPUs are looked at. A GPU that is looked at is held open."),
         Key("grant.via", "text", grant.via,
             "How OpenNebula's scheduler is given memory: by the host's RESERVED_MEM, which the cloud's "
-            "commands set, or by the monitoring probe, which raises TOTALMEMORY.",
+            "commands set, or by the monitoring probe, which raises TOTALMEMORY: `vmpack grant` then takes "
+            "back what it had granted.",
             choices=("reserved", "probe")),
         Key("grant.factor", "ratio", grant.factor,
             "At most this share of the packed memory is given to the scheduler, and never more than is "

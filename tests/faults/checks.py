@@ -21,7 +21,7 @@ SETTLED_INTERVALS = 3
 DRIFT_BYTES = 8 * MIB
 """How far the QEMUs' own use moves while a test runs: the budget moves with it."""
 
-_PROBE_FILE = re.compile(r"# vmpack [-0-9a-f]{36} \d+ (?P<length>\d+)\n(?P<body>.*)\n", re.DOTALL)
+_PROBE_FILE = re.compile(r"# vmpack \d+ \d+ (?P<length>\d+)\n(?P<body>.*)\n", re.DOTALL)
 
 
 def files_that_readers_trust(folder: Path) -> Iterator[str]:

@@ -13,7 +13,6 @@ import pytest
 
 from tests.nvml.double import NAME, NvmlDouble, build
 from vmpack.model.gpu_selection import GpuSelection
-from vmpack.observe import nvml as observe_nvml
 from vmpack.observe.gpu import GpuReader
 
 
@@ -28,7 +27,6 @@ def nvml(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The double, in place of NVIDIA's library: whoever asks the loader for that name gets this one."""
     double = NvmlDouble(tmp_path)
     monkeypatch.setenv("NVML_DOUBLE", str(double.path))
-    monkeypatch.setattr(observe_nvml, "DRIVER_SIGNS", ())
     ctypes.CDLL(str(nvml_library))
     yield double
     pynvml.nvmlLib = None

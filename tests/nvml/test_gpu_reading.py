@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -342,3 +343,24 @@ def test_a_driver_without_gpus_is_no_fault(nvml: NvmlDouble, reader: MakeReader)
     one = reader()
     assert read(one) == ()
     assert one.driver().state == "works"
+
+
+def test_a_gpu_that_the_driver_still_has_is_not_there_twice(
+    nvml: NvmlDouble, reader: MakeReader, tmp_path: Path
+) -> None:
+    """While a GPU is handed to a VM it would be counted and offered twice."""
+    nvml.show(gpu(0), gpu(1), gpus=2)
+    device = tmp_path / "sys/bus/pci/devices/0000:3b:00.0"
+    bound = tmp_path / "sys/bus/pci/drivers/vfio-pci" / device.name
+    device.mkdir(parents=True)
+    for name, text in {"vendor": "0x10de", "class": "0x030200", "device": "0x2330"}.items():
+        (device / name).write_text(text)
+    bound.parent.mkdir(parents=True)
+    bound.symlink_to(device)
+
+    found = read(reader())
+
+    assert [(one.pci_address, one.is_passthrough) for one in found] == [
+        ("0000:3c:00.0", False),
+        ("0000:3b:00.0", True),
+    ]

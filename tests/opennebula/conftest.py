@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.opennebula.oned import ADMIN, Oned, served
+from tests.opennebula.oned_objects import OnedHost, OnedVm
+from tests.opennebula.template import merge, parse
+from vmpack.cli.main import main
 from vmpack.units import GIB
+
+Listed = Callable[..., list[dict[str, Any]]]
+GrantRun = Callable[..., dict[str, Any]]
 
 SSH = """#!/bin/sh
 # A stand-in for ssh: the host's answer is a file; what else it was told is kept.
@@ -24,6 +30,11 @@ if [ "$2" = "policy" ] && [ -f "$answer" ]; then exit 0; fi
 echo "connect to host $host port 22: No route to host" >&2
 exit 255
 """
+
+
+def asks(vm: OnedVm, text: str) -> None:
+    """Its owner writes this."""
+    vm.user_template = merge(vm.user_template, parse(text))
 
 
 class FrontEnd:
@@ -109,3 +120,46 @@ def front_end(oned: Oned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     with served(oned) as endpoint:
         monkeypatch.setenv("ONE_XMLRPC", endpoint)
         yield FrontEnd(oned, hosts)
+
+
+@pytest.fixture
+def host(oned: Oned, front_end: FrontEnd) -> OnedHost:
+    """A host of 8 GiB, full by its nominals, whose agent has packed 4 GiB and offers 3."""
+    made = oned.add_host("node-a", 8192)
+    first, second = oned.add_vm("web", 4096, made), oned.add_vm("db", 4096, made)
+    domains = {f"one-{first.id}": 4 * GIB, f"one-{second.id}": 4 * GIB}
+    front_end.agent("node-a", 3 * GIB, 4 * GIB, domains)
+    return made
+
+
+@pytest.fixture
+def grant(capsys: pytest.CaptureFixture[str]) -> GrantRun:
+    """Run the command and give the one host's record."""
+
+    def run(*words: str, code: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["grant", "--json", *words]) == code
+        (record,) = json.loads(capsys.readouterr().out)["hosts"]
+        return dict(record)
+
+    return run
+
+
+@pytest.fixture
+def vm(oned: Oned, host: OnedHost, front_end: FrontEnd) -> OnedVm:
+    """A VM of 1 GiB that its agent knows."""
+    made = oned.add_vm("web", 1024, host)
+    front_end.agent("node-a", 0, 0, {f"one-{made.id}": GIB})
+    return made
+
+
+@pytest.fixture
+def listed(capsys: pytest.CaptureFixture[str]) -> Listed:
+    """Run the command and give the VMs' records."""
+
+    def run(*words: str, code: int = 0) -> list[dict[str, Any]]:
+        capsys.readouterr()
+        assert main(["vms", "--json", *words]) == code
+        return list(json.loads(capsys.readouterr().out)["vms"])
+
+    return run

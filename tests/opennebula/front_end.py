@@ -1,25 +1,32 @@
 """A double of an OpenNebula front-end for install.sh: a remotes tree, a configuration, stub CLI commands.
 
 The machine of tests/unit/install_machine.py with ONE_LOCATION set. The stubs print what is put into the files
-`hosts.xml`, `vms.xml`, `images.xml` and `templates.xml` beside them, and write down how they were called.
+`hosts.xml`, `vms.xml` and `templates.xml` beside them, and write down how they were called; oneimage is a
+double.
 """
 
 from __future__ import annotations
 
 import getpass
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.opennebula import remotes
+from tests.opennebula import images, remotes
 from tests.unit.install_machine import ROOT, Machine, debian_machine, installed_release
 
 MORE_PROGRAMS = "chown cmp date getent mktemp printf python3 sleep stat"
 OURS = ("probes", "drivers", "onegate_scripts")
 MONITORD = 'IM_MAD = [\n    NAME = "kvm",\n    ARGUMENTS = "-r 3 -t 15 -w 90 kvm" ]\n'
-ONED = 'VM_MAD = [\n    NAME = "kvm",\n    ARGUMENTS = "-t 15 -r 0 kvm -p",\n    TYPE = "kvm" ]\n'
-COMMANDS = {"onehost": "hosts", "onevm": "vms", "oneimage": "images", "onetemplate": "templates"}
+ONED = """ONEGATE_ENDPOINT = "http://169.254.16.9:5030"
+VM_MAD = [
+    NAME = "kvm",
+    ARGUMENTS = "-t 15 -r 0 kvm -p",
+    TYPE = "kvm" ]
+"""
+COMMANDS = {"onehost": "hosts", "onevm": "vms", "onetemplate": "templates"}
 EXECRC = 'LIVE_DISK_SNAPSHOTS="kvm-qcow2 kvm-ssh"\n'
 
 
@@ -56,7 +63,11 @@ class FrontEnd:
 
     def hosts(self, *entries: tuple[str, str, str], granted: bool = False) -> None:
         """Hosts as name, IM_MAD, VM_MAD."""
-        more = "<VMPACK_RESERVED_SET><![CDATA[-1024]]></VMPACK_RESERVED_SET>" if granted else ""
+        more = (
+            "<VMPACK_RESERVED_SET>-1024</VMPACK_RESERVED_SET><RESERVED_MEM>-1024</RESERVED_MEM>"
+            if granted
+            else ""
+        )
         self.answers(
             "hosts",
             _pool(
@@ -125,9 +136,11 @@ def front_end(tmp_path: Path, *, location: str = "one") -> FrontEnd:
     place = FrontEnd(machine, one, tmp_path / "prefix")
     for command, pool in COMMANDS.items():
         _stub(machine, one, command, pool)
+    oneimage = one / "bin/oneimage"
+    oneimage.write_text(f"#!{sys.executable}\n{Path(images.__file__).read_text()}")
+    oneimage.chmod(0o755)
     place.hosts()
     place.vms()
-    place.answers("images", "<IMAGE_POOL/>")
     place.answers("templates", "<VMTEMPLATE_POOL/>")
     if not location.count(" "):
         installed_release(machine, str(place.prefix), command="opennebula")

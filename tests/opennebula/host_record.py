@@ -40,6 +40,7 @@ class VmRecord:
     memory_mib: int
     state: VmState = "RUNNING"
     monitoring: Template = field(default_factory=list)
+    cpu_pct: int = 0
 
 
 @dataclass
@@ -55,15 +56,22 @@ class HostRecord:
     vms: dict[int, VmRecord] = field(default_factory=dict)
     total_kib: int = 0
     max_kib: int = 0
+    max_cpu_pct: int = 800
 
     @property
     def usage_kib(self) -> int:
         """What its VMs were promised, whatever they use."""
         return sum(vm.memory_mib * 1024 for vm in self.vms.values())
 
-    def fits(self, memory_mib: int) -> bool:
+    @property
+    def cpu_usage_pct(self) -> int:
+        """What its VMs were promised, 100 for a CPU."""
+        return sum(vm.cpu_pct for vm in self.vms.values())
+
+    def fits(self, memory_mib: int, cpu_pct: int = 0) -> bool:
         """Would the scheduler put such a VM here?"""
-        return self.max_kib - self.usage_kib >= memory_mib * 1024
+        enough = self.max_cpu_pct - self.cpu_usage_pct >= cpu_pct
+        return enough and self.max_kib - self.usage_kib >= memory_mib * 1024
 
     def update(self, text: str, append: bool = True) -> None:
         """The administrator's `onehost update`; without `append` it replaces all that was there."""

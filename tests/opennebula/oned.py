@@ -6,6 +6,7 @@ run in a thread of the call and say whether it went well, as the executor of dri
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import xmlrpc.client
@@ -16,12 +17,11 @@ from typing import Any
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
 from tests.opennebula import oned_objects as objects
-from tests.opennebula.host_record import VmRecord
 from tests.opennebula.oned_objects import ACTIVE, DONE, RUNNING, Cluster, OnedHost, OnedVm
 from tests.opennebula.template import BadTemplateError, first, merge, parse, vectors
 
 AUTHENTICATION, AUTHORIZATION, NO_EXISTS, ACTION, API, INTERNAL = 0x100, 0x200, 0x400, 0x800, 0x1000, 0x2000
-LOCKED = 0x8000
+MANAGE, ADMINISTER = 2, 4
 ADMIN = "oneadmin:the-secret"
 OWNER = "owner:owners-secret"
 """May see VMs, and update his own."""
@@ -75,14 +75,14 @@ class Oned:
         self.vms[vm.id] = vm
         if host is not None:
             vm.move(host)
-            host.record.vms[vm.id] = VmRecord(memory_mib)
+            host.record.vms[vm.id] = vm.record()
             vm.state, vm.lcm_state = ACTIVE, RUNNING
         return vm
 
     def schedule(self, vm: OnedVm) -> OnedHost | None:
         """What the scheduler does with a pending VM: the first host with room for it."""
         for host in self.hosts.values():
-            if host.record.state == "MONITORED" and host.record.fits(vm.memory_mib):
+            if host.record.state == "MONITORED" and host.record.fits(vm.memory_mib, vm.cpu_pct):
                 self.one_vm_deploy(ADMIN, vm.id, host.id, True)
                 return host
         return None
@@ -159,8 +159,7 @@ class Oned:
 
     def one_vm_update(self, session: str, number: int, text: str, kind: int) -> int:
         vm = self._vm(session, number)
-        if vm.locked:
-            raise Refusal(LOCKED, f"User couldn't manage VM [{number}], it is locked", number)
+        self._not_locked(vm, MANAGE)
         given = _parsed(text)
         vm.user_template = merge(vm.user_template, given) if kind == 1 else given
         return number
@@ -173,6 +172,7 @@ class Oned:
 
     def one_vm_action(self, session: str, action: str, number: int) -> int:
         vm = self._vm(session, number)
+        self._not_locked(vm, ADMINISTER if action.startswith("terminate") else MANAGE)
         if action not in ("terminate", "terminate-hard", "poweroff", "poweroff-hard"):
             raise Refusal(ACTION, f"Wrong action: {action}", number)
         self.hosts[vm.stays[-1].host_id].record.vms.pop(vm.id, None)
@@ -182,9 +182,10 @@ class Oned:
     def one_vm_deploy(self, session: str, number: int, host_id: int, enforce: bool = False) -> int:
         self._admin(session)
         vm, host = self._vm(session, number), self._host(host_id)
+        self._not_locked(vm, ADMINISTER)
         self._fits(vm, host, enforce)
         vm.move(host)
-        host.record.vms[vm.id] = VmRecord(vm.memory_mib)
+        host.record.vms[vm.id] = vm.record()
         vm.state, vm.lcm_state = ACTIVE, objects.BOOT
         self._begin(lambda: self._deployed(vm, self.deploy_hook(vm, host)))
         return number
@@ -204,7 +205,7 @@ class Oned:
         vm = self._vm(session, number)
         source = self._refuse_migration(vm, host, live, enforce, kind)
         vm.move(host)
-        host.record.vms[vm.id] = VmRecord(vm.memory_mib)
+        host.record.vms[vm.id] = vm.record()
         if live and vm.running:
             vm.lcm_state = objects.MIGRATE
         else:
@@ -214,6 +215,7 @@ class Oned:
         return number
 
     def _refuse_migration(self, vm: OnedVm, host: OnedHost, live: bool, enforce: bool, kind: int) -> OnedHost:
+        self._not_locked(vm, ADMINISTER)
         movable = vm.state in (objects.POWEROFF, objects.SUSPENDED) or (
             vm.state == ACTIVE and vm.lcm_state in (RUNNING, objects.UNKNOWN)
         )
@@ -230,7 +232,8 @@ class Oned:
         self._fits(vm, host, enforce)
         if vectors(vm.template, "PCI") and not kind and vm.state != objects.POWEROFF:
             raise Refusal(ACTION, f"Cannot migrate VM [{vm.id}], it has PCI devices", vm.id)
-        if source.cluster_id != host.cluster_id and first(vm.template, "AUTOMATIC_REQUIREMENTS"):
+        clusters = re.findall(r"CLUSTER_ID = (\d+)", first(vm.template, "AUTOMATIC_REQUIREMENTS") or "")
+        if clusters and str(host.cluster_id) not in clusters:
             raise Refusal(
                 ACTION, f"Cannot migrate VM [{vm.id}]. Host is in cluster [{host.cluster_id}]", vm.id
             )
@@ -260,9 +263,16 @@ class Oned:
         thread.start()
 
     def _fits(self, vm: OnedVm, host: OnedHost, enforce: bool) -> None:
+        if enforce and not host.record.fits(0, vm.cpu_pct):
+            free_pct = host.record.max_cpu_pct - host.record.cpu_usage_pct
+            raise Refusal(ACTION, f"Not enough CPU: {vm.cpu_pct}/{free_pct}", vm.id)
         if enforce and not host.record.fits(vm.memory_mib):
             free_kib = host.record.max_kib - host.record.usage_kib
             raise Refusal(ACTION, f"Not enough memory: {vm.memory_mib * 1024}/{free_kib}", vm.id)
+
+    def _not_locked(self, vm: OnedVm, operation: int) -> None:
+        if 0 < vm.locked <= operation:
+            raise Refusal(AUTHORIZATION, f"User [0] : VM is locked. [{vm.id}].", vm.id)
 
     def _known(self, arguments: tuple[Any, ...]) -> None:
         if not arguments or arguments[0] not in (ADMIN, OWNER):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
-from tests.opennebula.host_record import HostRecord, max_kib
+from tests.opennebula.host_record import HostRecord, VmRecord, max_kib
 from tests.opennebula.template import Template, first, parse
 
 ACTIVE, POWEROFF, DONE, PENDING, SUSPENDED = 3, 8, 6, 1, 5
@@ -39,12 +39,22 @@ class OnedVm:
     uid: int = 0
     stays: list[Stay] = field(default_factory=list)
     monitoring: Template = field(default_factory=list)
-    locked: bool = False
+    locked: int = 0
+    """0, or the level: 1 USE, 2 MANAGE, 3 ADMIN. It binds oneadmin too."""
 
     @property
     def memory_mib(self) -> int:
         """What its owner pays for."""
         return int(first(self.template, "MEMORY") or 0)
+
+    @property
+    def cpu_pct(self) -> int:
+        """100 for a whole CPU."""
+        return int(float(first(self.template, "CPU") or 0) * 100)
+
+    def record(self) -> VmRecord:
+        """What a host is charged for it."""
+        return VmRecord(self.memory_mib, cpu_pct=self.cpu_pct)
 
     @property
     def running(self) -> bool:
@@ -99,9 +109,10 @@ def host_xml(host: OnedHost, clusters: dict[int, Cluster]) -> str:
     """<HOST>."""
     record = host.record
     share = (
-        f"<MEM_USAGE>{record.usage_kib}</MEM_USAGE><CPU_USAGE>0</CPU_USAGE>"
+        f"<MEM_USAGE>{record.usage_kib}</MEM_USAGE><CPU_USAGE>{record.cpu_usage_pct}</CPU_USAGE>"
         f"<TOTAL_MEM>{record.total_kib}</TOTAL_MEM><TOTAL_CPU>800</TOTAL_CPU>"
-        f"<MAX_MEM>{record.max_kib}</MAX_MEM><MAX_CPU>800</MAX_CPU><RUNNING_VMS>{len(record.vms)}</RUNNING_VMS>"
+        f"<MAX_MEM>{record.max_kib}</MAX_MEM><MAX_CPU>{record.max_cpu_pct}</MAX_CPU>"
+        f"<RUNNING_VMS>{len(record.vms)}</RUNNING_VMS>"
     )
     ids = "".join(f"<ID>{number}</ID>" for number in sorted(record.vms))
     return (
@@ -123,6 +134,7 @@ def vm_xml(vm: OnedVm, *, whole: bool = True, all_stays: bool = False) -> str:
     monitoring = template_xml("MONITORING", vm.monitoring) if all_stays else "<MONITORING/>"
     return (
         f"<VM><ID>{vm.id}</ID><UID>{vm.uid}</UID><GID>0</GID><NAME>{escape(vm.name)}</NAME>"
+        f"{f'<LOCK><LOCKED>{vm.locked}</LOCKED></LOCK>' if vm.locked else ''}"
         f"<LAST_POLL>0</LAST_POLL><STATE>{vm.state}</STATE><LCM_STATE>{vm.lcm_state}</LCM_STATE>"
         f"<RESCHED>0</RESCHED><STIME>1</STIME><ETIME>0</ETIME><DEPLOY_ID>uuid-{vm.id}</DEPLOY_ID>{monitoring}"
         f"{template_xml('TEMPLATE', template)}{template_xml('USER_TEMPLATE', user)}"

@@ -61,13 +61,11 @@ class OneGate:
         self.requests: list[Request] = []
         self.refusal: tuple[int, str] | None = None
         self.hold = threading.Event()
-        self.hold.set()
+        self.port = 0
         self._clock = clock
-        self._server = _Server(listen(process), self._answer)
-        self.port = self._server.server_address[1]
+        self._process = process
+        self.open()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
 
     def __enter__(self) -> OneGate:
         return self
@@ -75,8 +73,16 @@ class OneGate:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def open(self) -> None:
+        """Answer; after `close` at the same address as before."""
+        self.hold.set()
+        self._server = _Server(listen(self._process, self.port), self._answer)
+        self.port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
     def close(self) -> None:
-        """Nobody answers here any more."""
+        """Nobody answers here any more, until `open`."""
         self.hold.set()
         self._server.shutdown()
         self._server.server_close()
@@ -130,7 +136,7 @@ def stored(body: str) -> dict[str, str]:
     return values
 
 
-def listen(process: int | None = None) -> socket.socket:
+def listen(process: int | None = None, port: int = 0) -> socket.socket:
     """A listening socket on 127.0.0.1, in the network of `process` where that one has its own."""
     made: list[socket.socket] = []
 
@@ -140,7 +146,7 @@ def listen(process: int | None = None) -> socket.socket:
                 libc = ctypes.CDLL(None, use_errno=True)
                 if libc.setns(network.fileno(), _CLONE_NEWNET) != 0:
                     return
-        made.append(socket.create_server(("127.0.0.1", 0)))
+        made.append(socket.create_server(("127.0.0.1", port)))
 
     thread = threading.Thread(target=make)
     thread.start()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from pathlib import Path
 
 from tests import builders, intervals
-from tests.opennebula import remotes
+from tests.opennebula import remotes, template
 from tests.opennebula.host_record import HostRecord, VmRecord
 from tests.opennebula.monitord import Client, Monitord
 from vmpack.model.interval import Interval
@@ -64,6 +65,10 @@ class ProbeNode:
         assert done.stdout == "" or done.stdout.endswith("\n")
         return str(done.stdout)
 
+    def tells_nothing_old(self) -> bool:
+        """Is nothing said of VMs but that nobody knows?"""
+        return nothing_old(self.print(VM_SNAPSHOT))
+
     def cloud(
         self, *vm_ids: int, order: int = 1, forgets_capacity: bool = False
     ) -> tuple[HostRecord, Client]:
@@ -72,3 +77,10 @@ class ProbeNode:
         state = self.folder / "state.db"
         environment = {**self.environment, "ONE_DOUBLE_STATE": str(state)}
         return host, Client(self.node, Monitord({0: host}), environment=environment, order=order)
+
+
+def nothing_old(text: str) -> bool:
+    """Does this tell of VMs only that nobody knows? Other tests' VMs may run on this machine, too."""
+    blocks = template.vectors(template.parse(text), "VM")
+    told = [template.parse(base64.b64decode(block["MONITOR"]).decode()) for block in blocks]
+    return all(one == [("VMPACK_STATE", "NO_LIBVIRT"), ("VMPACK_REASON", "no_libvirt")] for one in told)

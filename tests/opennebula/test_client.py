@@ -211,7 +211,7 @@ def test_without_the_extra_only_the_clouds_commands_fail(
 
     asked = run("hosts")
     assert asked.returncode == 69 and f"{module} is not installed" in asked.stderr
-    assert "vmpack[opennebula]" in asked.stderr and "Traceback" not in asked.stderr
+    assert "install.sh opennebula" in asked.stderr and "Traceback" not in asked.stderr
     assert run("check-config").returncode == 0
 
 

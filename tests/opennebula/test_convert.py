@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,13 +14,15 @@ import pytest
 from tests import builders, intervals
 from tests.fake_vms import FakeClock
 from tests.opennebula.conftest import FrontEnd
-from tests.opennebula.oned import ADMIN, Oned
+from tests.opennebula.host_record import VmRecord
+from tests.opennebula.oned import ADMIN, NO_EXISTS, Oned
 from tests.opennebula.oned_objects import OnedHost
 from tests.opennebula.template import first, parse
+from tests.waiting import eventually
 from vmpack.cli.main import main
 from vmpack.clouds import opennebula_convert
 from vmpack.clouds.opennebula_convert import ConversionPlan, Converter, Drivers
-from vmpack.errors import CloudError, UsageError
+from vmpack.errors import CloudError, CloudGoneError, UsageError
 from vmpack.model.gpu import Gpu
 from vmpack.publish import probe_text
 from vmpack.publish.probe_text import ProbeSettings
@@ -43,7 +48,8 @@ class Direct:
     def _ask(self, method: str, arguments: tuple[object, ...]) -> Any:
         answer = self._oned.answer(f"one.{method}", (ADMIN, *arguments))
         if not answer[0]:
-            raise CloudError(str(answer[1]))
+            kind = CloudGoneError if answer[2] == NO_EXISTS else CloudError
+            raise kind(str(answer[1]))
         return answer[1]
 
 
@@ -135,6 +141,18 @@ def test_what_our_probes_told_does_not_outlive_them(scene: Scene) -> None:
     scene.converter.carry_out(scene.plan(None), 300)
     stock = {"TOTALCPU", "TOTALMEMORY", "HYPERVISOR", "CPUSPEED", "CGROUPS_VERSION", "IM_MAD", "VM_MAD"}
     assert dict(scene.host.record.template).keys() <= before.keys() | stock
+
+
+def test_a_grant_that_comes_meanwhile_does_not_become_the_administrators(scene: Scene) -> None:
+    """A pass of `vmpack grant` in that minute would leave the host overcommitted with nobody to undo it."""
+    scene.converter.carry_out(scene.plan(), 300)
+    scene.oned.answer("one.host.update", (ADMIN, scene.host.id, 'RESERVED_MEM="1024"', 1))
+    plan = scene.plan(None)
+    ours = 'RESERVED_MEM="-4096"\nVMPACK_RESERVED_SET="-4096"\nVMPACK_RESERVED_BASE="1024"'
+    scene.oned.answer("one.host.update", (ADMIN, scene.host.id, ours, 1))
+    assert scene.converter.carry_out(plan, 300).status == "done"
+    assert scene.oned.told(scene.host, "RESERVED_MEM") == "1024"
+    assert not [name for name in dict(scene.host.record.template) if name.startswith("VMPACK_")]
 
 
 def test_what_an_administrator_wrote_himself_is_not_taken_away(oned: Oned) -> None:
@@ -260,6 +278,21 @@ class TestRefusals:
         )
         assert "vmpack grant node-a --off" in scene.plan(None).refusals[0]
 
+    def test_marks_of_a_grant_that_somebody_overwrote_hold_nothing_up(self, scene: Scene) -> None:
+        """The host could never be converted back: there is no grant that could be taken back first."""
+        scene.converter.carry_out(scene.plan(), 300)
+        marks = 'VMPACK_RESERVED_SET="-1"\nVMPACK_RESERVED_BASE="5"\nRESERVED_MEM="7"'
+        scene.oned.answer("one.host.update", (ADMIN, scene.host.id, marks, 1))
+        assert not scene.plan(None).refusals
+        assert scene.converter.carry_out(scene.plan(None), 300).status == "done"
+        assert scene.oned.told(scene.host, "RESERVED_MEM") == "7"
+        assert not {"VMPACK_RESERVED_SET", "VMPACK_RESERVED_BASE"} & dict(scene.host.record.template).keys()
+
+    def test_a_vm_that_ends_meanwhile_holds_nothing_up(self, scene: Scene) -> None:
+        """On a busy cloud some VM always ends between two calls."""
+        scene.host.record.vms[99] = VmRecord(64)
+        assert [number for number, _ in scene.plan().vms] == list(scene.oned.vms)
+
     def test_an_unknown_host_is_told_with_those_there_are(self, scene: Scene) -> None:
         """A mistyped name would end in a message of oned's about a number."""
         with pytest.raises(UsageError) as raised:
@@ -302,3 +335,19 @@ def test_the_command_says_what_it_did(
     told = capsys.readouterr()
     assert "was not converted" in told.err and "vmpack/vmpack again" in told.err
     assert scene.now == ("vmpack", "vmpack", "MONITORED")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGHUP, signal.SIGTERM], ids=["terminal closed", "stopped"])
+def test_a_stop_on_the_way_puts_it_back(oned: Oned, front_end: FrontEnd, stop: signal.Signals) -> None:
+    """A connection that breaks would leave a host offline, and its VMs unwatched."""
+    scene = Scene(oned)
+    command = [sys.executable, "-m", "vmpack.cli.main", "opennebula", "convert", "node-a"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
+        try:
+            eventually("it goes offline", lambda: scene.host.record.state == "OFFLINE")
+            running.send_signal(stop)
+            running.communicate(timeout=120)
+        finally:
+            running.kill()
+    assert running.returncode == 130
+    assert scene.now == ("kvm", "kvm", "INIT")

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.opennebula.conftest import FrontEnd
+from tests.opennebula.conftest import FrontEnd, GrantRun
+from tests.opennebula.host_record import HostState
 from tests.opennebula.oned import Oned
 from tests.opennebula.oned_objects import OnedHost, recompute
 from tests.opennebula.template import parse
 from vmpack.cli.main import main
 from vmpack.units import GIB, MIB
-
-Run = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def host(oned: Oned, front_end: FrontEnd) -> OnedHost:
-    """A host of 8 GiB, full by its nominals, whose agent has packed 4 GiB and offers 3."""
-    made = oned.add_host("node-a", 8192)
-    first, second = oned.add_vm("web", 4096, made), oned.add_vm("db", 4096, made)
-    domains = {f"one-{first.id}": 4 * GIB, f"one-{second.id}": 4 * GIB}
-    front_end.agent("node-a", 3 * GIB, 4 * GIB, domains)
-    return made
-
-
-@pytest.fixture
-def grant(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command and give the one host's record."""
-
-    def run(*words: str, code: int = 0) -> dict[str, Any]:
-        capsys.readouterr()
-        assert main(["grant", "--json", *words]) == code
-        (record,) = json.loads(capsys.readouterr().out)["hosts"]
-        return dict(record)
-
-    return run
 
 
 def calm(oned: Oned, host: OnedHost) -> None:
@@ -47,7 +21,7 @@ def calm(oned: Oned, host: OnedHost) -> None:
 
 
 def test_the_scheduler_accepts_one_vm_more_than_there_is_memory(
-    oned: Oned, host: OnedHost, grant: Run
+    oned: Oned, host: OnedHost, grant: GrantRun
 ) -> None:
     """This is what the whole of it is for."""
     assert oned.schedule(oned.add_vm("more", 3072, None)) is None
@@ -59,7 +33,7 @@ def test_the_scheduler_accepts_one_vm_more_than_there_is_memory(
     assert oned.schedule(oned.add_vm("too many", 1024, None)) is None
 
 
-def test_what_probes_told_survives(oned: Oned, host: OnedHost, grant: Run) -> None:
+def test_what_probes_told_survives(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """An update that replaces the template would leave a host without capacity until the next probe."""
     grant()
 
@@ -79,7 +53,7 @@ def test_what_probes_told_survives(oned: Oned, host: OnedHost, grant: Run) -> No
     ],
 )
 def test_the_administrators_value_is_counted_in_and_comes_back(
-    own: str | None, base_mib: int, oned: Oned, host: OnedHost, front_end: FrontEnd, grant: Run
+    own: str | None, base_mib: int, oned: Oned, host: OnedHost, front_end: FrontEnd, grant: GrantRun
 ) -> None:
     """Whoever reserved memory for other things must find it reserved while vmpack works, and afterwards."""
     if own is not None:
@@ -98,7 +72,7 @@ def test_the_administrators_value_is_counted_in_and_comes_back(
     assert grant("--off", "node-a")["status"] == "kept"
 
 
-def test_a_clusters_value_holds_before_under_and_after(oned: Oned, host: OnedHost, grant: Run) -> None:
+def test_a_clusters_value_holds_before_under_and_after(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """A reserve for the whole cluster must not be lost on the hosts that vmpack touches."""
     oned.clusters[0].template = parse('RESERVED_MEM="1048576"')
     recompute(host, oned.clusters)
@@ -112,7 +86,7 @@ def test_a_clusters_value_holds_before_under_and_after(oned: Oned, host: OnedHos
 
 @pytest.mark.parametrize("odd", ["abc", "12.5%", "20 %", "1G", "99999999999999999999"])
 def test_a_value_that_oned_ignores_is_not_overwritten(
-    odd: str, oned: Oned, host: OnedHost, grant: Run
+    odd: str, oned: Oned, host: OnedHost, grant: GrantRun
 ) -> None:
     """The administrator meant something by it; overwritten silently nobody would ever know what."""
     oned.one_host_update("oneadmin:the-secret", host.id, f'RESERVED_MEM="{odd}"', 1)
@@ -124,7 +98,7 @@ def test_a_value_that_oned_ignores_is_not_overwritten(
     assert oned.told(host, "RESERVED_MEM") == odd
 
 
-def test_a_value_set_meanwhile_is_the_new_base(oned: Oned, host: OnedHost, grant: Run) -> None:
+def test_a_value_set_meanwhile_is_the_new_base(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """An administrator who reserves memory while a grant stands must not be undone by --off."""
     grant()
     oned.one_host_update("oneadmin:the-secret", host.id, 'RESERVED_MEM="524288"', 1)
@@ -137,7 +111,7 @@ def test_a_value_set_meanwhile_is_the_new_base(oned: Oned, host: OnedHost, grant
     assert oned.told(host, "RESERVED_MEM") == "524288"
 
 
-def test_a_value_set_in_the_very_moment_is_not_lost(oned: Oned, host: OnedHost, grant: Run) -> None:
+def test_a_value_set_in_the_very_moment_is_not_lost(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """Between looking and writing somebody else may write: his value stays, and the command says so."""
 
     def somebody() -> None:
@@ -152,7 +126,7 @@ def test_a_value_set_in_the_very_moment_is_not_lost(oned: Oned, host: OnedHost, 
     assert oned.told(host, "RESERVED_MEM") == "524288"
 
 
-def test_a_second_run_writes_nothing(oned: Oned, host: OnedHost, grant: Run) -> None:
+def test_a_second_run_writes_nothing(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """Run every minute it must not write a row in oned's database every minute."""
     grant()
     calm(oned, host)
@@ -163,7 +137,7 @@ def test_a_second_run_writes_nothing(oned: Oned, host: OnedHost, grant: Run) -> 
 
 
 def test_lowered_at_once_and_raised_after_calm(
-    oned: Oned, host: OnedHost, front_end: FrontEnd, grant: Run
+    oned: Oned, host: OnedHost, front_end: FrontEnd, grant: GrantRun
 ) -> None:
     """A scheduler that still sees room which a guest has taken back places a VM on nothing."""
     domains = {f"one-{number}": 4 * GIB for number in host.record.vms}
@@ -177,7 +151,7 @@ def test_lowered_at_once_and_raised_after_calm(
     assert grant()["granted_bytes"] == 3 * GIB
 
 
-def test_a_vm_on_its_way_is_counted(oned: Oned, host: OnedHost, grant: Run) -> None:
+def test_a_vm_on_its_way_is_counted(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """Until its guest boots the agent knows nothing of it; its room must not be given away again."""
     grant()
     oned.schedule(oned.add_vm("more", 2048, None))
@@ -201,7 +175,7 @@ def test_a_vm_on_its_way_is_counted(oned: Oned, host: OnedHost, grant: Run) -> N
     ],
 )
 def test_a_host_without_a_sound_agent_loses_its_grant(
-    answer: str | None, why: str, host: OnedHost, front_end: FrontEnd, grant: Run, oned: Oned
+    answer: str | None, why: str, host: OnedHost, front_end: FrontEnd, grant: GrantRun, oned: Oned
 ) -> None:
     """Where nobody gives memory back to guests nothing may be promised on top."""
     grant()
@@ -218,7 +192,7 @@ def test_a_host_without_a_sound_agent_loses_its_grant(
 
 @pytest.mark.parametrize("changes", [{"state": "frozen"}, {"state": "observe"}, {"stale": True}])
 def test_a_host_that_does_not_pack_loses_its_grant(
-    changes: dict[str, Any], host: OnedHost, front_end: FrontEnd, grant: Run
+    changes: dict[str, Any], host: OnedHost, front_end: FrontEnd, grant: GrantRun
 ) -> None:
     """A frozen host does not give way to its guests: what is packed there is no room."""
     grant()
@@ -228,7 +202,40 @@ def test_a_host_that_does_not_pack_loses_its_grant(
     assert grant()["granted_bytes"] == 0
 
 
-def test_a_dry_run_writes_nothing(oned: Oned, host: OnedHost, grant: Run) -> None:
+@pytest.mark.parametrize("state", ["ERROR", "OFFLINE", "DISABLED", "INIT"])
+@pytest.mark.parametrize("own", ["1048576", "10%", ""])
+def test_the_administrators_value_comes_back_on_any_host(
+    state: HostState, own: str, oned: Oned, host: OnedHost, grant: GrantRun, front_end: FrontEnd
+) -> None:
+    """A host that fails, or is taken out of service, while a grant stands would be overcommitted for ever."""
+    oned.one_host_update("oneadmin:the-secret", host.id, f'RESERVED_MEM="{own}"', 1)
+    grant()
+    assert oned.told(host, "RESERVED_MEM") != own
+    host.record.state = state
+    front_end.silent("node-a")
+
+    grant("--off")
+
+    assert oned.told(host, "RESERVED_MEM") == own
+
+
+def test_a_template_that_somebody_replaced_is_what_he_wants(
+    oned: Oned, host: OnedHost, grant: GrantRun
+) -> None:
+    """`onehost update` in an editor wipes what we noted: an old reserve must not come back from nowhere."""
+    oned.one_host_update("oneadmin:the-secret", host.id, 'RESERVED_MEM="1048576"', 1)
+    grant()
+    oned.one_host_update("oneadmin:the-secret", host.id, 'NOTE="mine"', 0)
+    calm(oned, host)
+
+    assert grant()["granted_bytes"] == 3 * GIB
+    assert host.record.max_kib == host.record.total_kib + 3 * 1024 * 1024
+    grant("--off")
+
+    assert not oned.told(host, "RESERVED_MEM") and host.record.max_kib == host.record.total_kib
+
+
+def test_a_dry_run_writes_nothing(oned: Oned, host: OnedHost, grant: GrantRun) -> None:
     """Looking first must be safe."""
     assert grant("--dry-run")["status"] == "planned"
     assert oned.told(host, "RESERVED_MEM") is None
@@ -291,5 +298,11 @@ def test_another_way_of_granting_is_not_mixed_in(
     config = tmp_path / "vmpack.toml"
     config.write_text('[grant]\nvia = "probe"\n')
 
+    assert main(["grant"]) == 0
+    assert oned.told(host, "RESERVED_MEM") == str(-3 * 1024 * 1024)
+
+    assert main(["grant", "--config", str(config), "--dry-run"]) == 78
+    assert oned.told(host, "RESERVED_MEM") == str(-3 * 1024 * 1024)
     assert main(["grant", "--config", str(config)]) == 78
     assert "TOTALMEMORY" in capsys.readouterr().err
+    assert oned.told(host, "RESERVED_MEM") == "" and host.record.max_kib == host.record.total_kib

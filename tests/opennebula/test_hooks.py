@@ -3,135 +3,24 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import libvirt
 import pytest
 
 from tests.fake_libvirt import error
-from tests.fake_vms import FakeClock
-from vmpack.act.policy_xml import policy_xml
-from vmpack.config import Config, load
+from tests.opennebula.hooks_stage import ACTION, DOMAIN, FAILURES, Stage
+from vmpack.act.pinning import Pin
 from vmpack.drivers import hooks
 from vmpack.drivers.hooks import Answer
-from vmpack.drivers.node import HOLD_S, Hold, Node
-from vmpack.errors import AccessError, AgentBusyError, BadDataError, HypervisorLostError, UnavailableError
-from vmpack.host.messages import PolicySet
-from vmpack.hypervisor import translated
+from vmpack.drivers.node import Before
+from vmpack.errors import BadDataError, GuestGoneError
 from vmpack.model.guest import GuestPolicy
-from vmpack.model.policy_namespace import POLICY_NAMESPACE
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.observe.policy import read_policy
 from vmpack.units import MIB
 
-UUID = "5a0c7f3e-0000-4000-8000-00000000000c"
-ACTION = (
-    "<VMM_DRIVER_ACTION_DATA><HOST>a</HOST><VM><ID>12</ID><STATE>3</STATE><LCM_STATE>66</LCM_STATE>"
-    "<TEMPLATE><MEMORY>512</MEMORY></TEMPLATE></VM></VMM_DRIVER_ACTION_DATA>"
-)
-DOMAIN = "<domain type='kvm'><memory>524288</memory><devices>\n</devices><metadata>\n</metadata></domain>"
 HELD = ["migrate", "save", "resize", "snapshot_revert"]
-
-
-class Libvirt:
-    """A host with one VM, one-12, or none; stands for Hypervisor, connection and domain alike."""
-
-    def __init__(self, policy: GuestPolicy) -> None:
-        self.element = policy_xml(policy)
-        self.there = True
-        self.lost = False
-        self.versions = 9_000_000, 7_002_000
-
-    def call(self, what: str, function: Callable[[Any], Any], *, deadline_s: float = 5.0) -> Any:
-        if self.lost:
-            raise HypervisorLostError(f"could not {what}")
-        with translated(what):
-            return function(self)
-
-    def lookupByName(self, name: str) -> Libvirt:
-        if not self.there or name != "one-12":
-            raise error(libvirt.VIR_ERR_NO_DOMAIN)
-        return self
-
-    def lookupByUUIDString(self, uuid: str) -> Libvirt:
-        assert uuid == UUID
-        return self.lookupByName("one-12")
-
-    def getLibVersion(self) -> int:
-        return self.versions[0]
-
-    def getVersion(self) -> int:
-        return self.versions[1]
-
-    def UUIDString(self) -> str:
-        return UUID
-
-    def isActive(self) -> bool:
-        return True
-
-    def isPersistent(self) -> bool:
-        return False
-
-    def XMLDesc(self, _flags: int) -> str:
-        element = self.element or ""
-        opening = f'<vmpack:policy xmlns:vmpack="{POLICY_NAMESPACE}"'
-        return f"<domain><metadata>{element.replace('<policy', opening)}</metadata></domain>"
-
-    def setMetadata(self, _kind: int, text: str | None, _prefix: str, _uri: str, flags: int) -> None:
-        assert flags == libvirt.VIR_DOMAIN_AFFECT_LIVE
-        self.element = text
-
-    @property
-    def policy(self) -> GuestPolicy:
-        return read_policy(ElementTree.fromstring(self.XMLDesc(0)))[0]
-
-    @policy.setter
-    def policy(self, value: GuestPolicy) -> None:
-        self.element = policy_xml(value)
-
-
-class Agent:
-    """An agent that holds VMs, or fails to."""
-
-    def __init__(self, host: Libvirt, clock: FakeClock, failure: Exception | None) -> None:
-        self.host, self.clock, self.failure = host, clock, failure
-
-    def hold(self, uuid: str, seconds: float) -> PolicySet:
-        if self.failure is not None:
-            raise self.failure
-        assert uuid == UUID
-        self.host.policy = GuestPolicy(
-            **{name: getattr(self.host.policy, name) for name in ("floor_bytes", "shares", "nominal_bytes")},
-            hold_until_s=self.clock.wall_s() + seconds,
-        )
-        return PolicySet(uuid, "one-12", self.host.policy)
-
-
-class Stage:
-    """One node, the clock on its wall, and what was asked of vmpack."""
-
-    def __init__(self, failure: Exception | None = None, policy: GuestPolicy | None = None) -> None:
-        self.policy = policy or GuestPolicy(floor_bytes=64 * MIB, nominal_bytes=256 * MIB)
-        self.host = Libvirt(self.policy)
-        self.clock = FakeClock()
-        agent = Agent(self.host, self.clock, failure)
-        self.node = Node(self.host, agent, self.clock)  # type: ignore[arg-type]
-        self.config: Config = load(())
-
-    def before(self, action: str, given: str = "", file: Path | None = None) -> Answer:
-        return hooks.before(action, 12, given, file, self.node, self.config)
-
-    def after(self, action: str, code: int, word: str, given: str = ACTION) -> Answer:
-        return hooks.after(action, 12, given, code == 0, word, self.node)
-
-
-FAILURES = [
-    None,
-    UnavailableError("no agent answers"),
-    AgentBusyError("it has no time"),
-    AccessError("not in the group"),
-]
 
 
 @pytest.fixture(params=FAILURES, ids=lambda failure: type(failure).__name__)
@@ -145,11 +34,10 @@ def test_the_vm_is_held_for_the_action_and_not_after_it(stage: Stage, action: st
     """Memory would move under a migration or a save, or a VM be left alone for good after one."""
     begun = stage.before(action)
     assert begun.warning == ""
-    until_s = stage.host.policy.hold_until_s
-    assert until_s == stage.clock.wall_s() + HOLD_S
+    assert stage.host.policy.action_until_s == stage.clock.wall_s() + ACTION_HOLD_S
     stage.clock.now_s += 5
     assert stage.after(action, code, begun.text) == Answer()
-    assert stage.host.policy.hold_until_s is None
+    assert stage.host.policy.action_until_s is None
     assert stage.host.policy.floor_bytes == 64 * MIB
 
 
@@ -157,29 +45,43 @@ def test_the_vm_is_held_for_the_action_and_not_after_it(stage: Stage, action: st
 def test_a_hold_ends_by_itself(stage: Stage, action: str) -> None:
     """A wrapper that was killed would leave its VM alone for ever, with what it lent gone."""
     stage.before(action)
-    held_until_s = stage.host.policy.hold_until_s
-    assert held_until_s is not None and held_until_s <= stage.clock.wall_s() + HOLD_S
+    until_s = stage.host.policy.action_until_s
+    assert until_s is not None and until_s <= stage.clock.wall_s() + ACTION_HOLD_S
 
 
+@pytest.mark.parametrize("until_s", [10.0, 1e18])
 @pytest.mark.parametrize("action", HELD)
-def test_a_longer_hold_of_somebody_stays(action: str) -> None:
+def test_a_hold_of_people_stays(action: str, until_s: float) -> None:
     """A person's hold would end with the next migration."""
-    stage = Stage(policy=GuestPolicy(hold_until_s=1e18, nominal_bytes=512 * MIB))
+    stage = Stage(policy=GuestPolicy(hold_until_s=until_s, nominal_bytes=512 * MIB))
     begun = stage.before(action)
-    assert stage.host.policy == stage.policy
+    assert stage.host.policy.hold_until_s == until_s
     assert stage.after(action, 0, begun.text) == Answer()
     assert stage.host.policy == stage.policy
 
 
-def test_a_shorter_hold_of_somebody_comes_back() -> None:
-    """A person's hold would end with the action that it was set for."""
-    stage = Stage()
-    shorter = stage.clock.wall_s() + 10
-    stage.host.policy = GuestPolicy(hold_until_s=shorter)
+@pytest.mark.parametrize("action", HELD)
+def test_a_long_action_holds_on(stage: Stage, action: str) -> None:
+    """Disks are copied for minutes before libvirt takes the VM over: its memory would move meanwhile."""
+    stage.before(action)
+    stage.clock.now_s += ACTION_HOLD_S - 1
+    assert stage.meanwhile()
+    assert stage.host.policy.action_until_s == stage.clock.wall_s() + ACTION_HOLD_S
+
+
+def test_a_hold_is_not_renewed_once_libvirt_has_the_vm_or_it_is_over(stage: Stage) -> None:
+    """libvirt would be asked to write into a VM on its way, or a VM that nobody moves be left alone."""
     begun = stage.before("migrate")
-    assert stage.host.policy.hold_until_s == stage.clock.wall_s() + HOLD_S
+    stage.host.job = 1
+    stage.clock.now_s += 5
+    assert not stage.meanwhile()
+    assert stage.host.policy.action_until_s == stage.clock.wall_s() - 5 + ACTION_HOLD_S
+    stage.host.job = 0
     stage.after("migrate", 1, begun.text)
-    assert stage.host.policy.hold_until_s == shorter
+    assert not stage.meanwhile() and stage.host.policy == stage.policy
+    stage.host.there = False
+    with pytest.raises(GuestGoneError):
+        stage.meanwhile()
 
 
 def test_a_hold_set_meanwhile_stays(stage: Stage) -> None:
@@ -190,20 +92,53 @@ def test_a_hold_set_meanwhile_stays(stage: Stage) -> None:
     assert stage.host.policy.hold_until_s == 2e9
 
 
-def test_a_vm_that_has_moved_is_no_fault(stage: Stage) -> None:
-    """Every migration that succeeds would be logged as a trouble."""
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_vm_that_has_moved_is_no_fault(stage: Stage, code: int) -> None:
+    """Every migration would be logged as a trouble; one that is called failed, too, may have moved its VM."""
     begun = stage.before("migrate")
+    travels = stage.host.policy
     stage.host.there = False
-    assert stage.after("migrate", 0, begun.text) == Answer()
+    assert stage.after("migrate", code, begun.text) == Answer()
+    assert (
+        travels.action_until_s is not None and travels.action_until_s <= stage.clock.wall_s() + ACTION_HOLD_S
+    )
+    assert (travels.floor_bytes, travels.nominal_bytes) == (64 * MIB, 256 * MIB)
 
 
 @pytest.mark.parametrize("action", ["resize", "restore", "snapshot_revert"])
 def test_what_the_owner_pays_for_is_written_after_success(stage: Stage, action: str) -> None:
     """A VM that was resized would stay as small as it was, or get what its owner no longer pays for."""
     begun = stage.before(action, ACTION)
-    assert stage.host.policy.nominal_bytes == 256 * MIB
     assert stage.after(action, 0, begun.text) == Answer()
     assert stage.host.policy == GuestPolicy(floor_bytes=64 * MIB, nominal_bytes=512 * MIB)
+
+
+@pytest.mark.parametrize(("mib", "meanwhile_mib"), [(512, 512), (128, 256)])
+def test_a_vm_that_grows_may_have_it_before_the_stock_action_gives_it(mib: int, meanwhile_mib: int) -> None:
+    """When what comes afterwards fails the agent would take back what is paid for now, for good."""
+    stage = Stage()
+    stage.before("resize", ACTION.replace("512", str(mib)))
+    assert stage.host.policy.nominal_bytes == meanwhile_mib * MIB
+    assert stage.host.policy.action_until_s is not None
+
+
+def test_a_vm_without_a_nominal_gets_none_before_its_resize() -> None:
+    """A VM that is packed from all that it was built with would be held to less than it is resized to."""
+    stage = Stage(policy=GuestPolicy(shares=7))
+    begun = stage.before("resize", ACTION)
+    assert stage.host.policy.nominal_bytes is None
+    stage.after("resize", 1, begun.text)
+    assert stage.host.policy == stage.policy
+
+
+@pytest.mark.parametrize("action", ["resize", "restore", "snapshot_revert", "migrate"])
+def test_a_nominal_that_is_not_noted_is_told_with_what_helps(action: str) -> None:
+    """An owner would wait in vain for what he was resized to, and nobody would know what to do."""
+    stage = Stage()
+    begun = stage.before(action, ACTION)
+    stage.host.read_only = True
+    told = stage.after(action, 0, begun.text).warning
+    assert ("`vmpack vms --sync`" in told) is (action != "migrate")
 
 
 @pytest.mark.parametrize("action", ["resize", "restore", "snapshot_revert"])
@@ -244,16 +179,34 @@ def test_a_word_that_is_not_ours_changes_nothing(word: str) -> None:
     """Whatever stands in the wrapper's variable would be written into a VM."""
     stage = Stage()
     with pytest.raises(BadDataError):
-        Hold.of_word(word)
+        Before.of_word(word)
     assert stage.after("save", 1, word).warning
     assert stage.host.policy == stage.policy
 
 
 def test_the_word_is_safe_for_any_shell() -> None:
     """Over ssh the word would fall apart."""
-    hold = Hold(GuestPolicy(floor_bytes=1, hold_until_s=1.5, nominal_bytes=2**40), 1e9)
-    assert set(hold.word()) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-    assert Hold.of_word(hold.word()) == hold
+    begun = Before(GuestPolicy(floor_bytes=1, hold_until_s=1.5, nominal_bytes=2**40), (Pin(0, (1, 2)),))
+    assert set(begun.word()) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+    assert Before.of_word(begun.word()) == begun
+
+
+@pytest.mark.parametrize(
+    ("features", "converges"),
+    [
+        ("", True),
+        ("<FEATURES><MIGRATE_AUTO_CONVERGE>10,5</MIGRATE_AUTO_CONVERGE></FEATURES>", False),
+        ("<FEATURES><MIGRATE_AUTO_CONVERGE/></FEATURES>", True),
+        ("<FEATURES><ACPI>yes</ACPI></FEATURES><FEATURES><MIGRATE_AUTO_CONVERGE>1</MIGRATE_AUTO_CONVERGE>"
+         "</FEATURES>", False),
+        ("<NOTE>MIGRATE_AUTO_CONVERGE</NOTE>", True),
+    ],
+)  # fmt: skip
+def test_a_guest_is_slowed_down_unless_its_features_say_how(features: str, converges: bool) -> None:
+    """A busy VM would never arrive because its owner wrote a word somewhere; or virsh refuse it twice."""
+    text = Stage().before("migrate", ACTION.replace("<MEMORY>", f"{features}<MEMORY>")).text
+    assert text.endswith(hooks.AUTO_CONVERGE) is converges
+    assert Before.of_word(text.removesuffix(hooks.AUTO_CONVERGE)).policy.nominal_bytes == 256 * MIB
 
 
 def vm_xml(folder: Path, user_template: str) -> Path:
@@ -268,7 +221,9 @@ def test_a_deployment_gets_its_owner_s_policy(tmp_path: Path) -> None:
     answer = Stage().before("deploy", DOMAIN, file)
     assert answer.warning == ""
     policy, _ = read_policy(ElementTree.fromstring(answer.text))
-    assert policy == GuestPolicy(floor_bytes=100 * MIB, opt_out=True, nominal_bytes=512 * MIB)
+    assert policy == GuestPolicy(
+        floor_bytes=100 * MIB, opt_out=True, nominal_bytes=512 * MIB, of_owner=("floor_bytes", "opt_out")
+    )
 
 
 def test_a_bad_wish_is_told_and_costs_nothing_else(tmp_path: Path) -> None:
@@ -304,3 +259,34 @@ def test_page_reporting_is_asked_for_only_where_it_is_known(versions: tuple[int,
     assert ("freePageReporting" in stage.before("deploy", DOMAIN).text) is told
     stage.host.lost = True
     assert "freePageReporting" not in stage.before("deploy", DOMAIN).text
+
+
+ON_TWO = (False, True, True, False)
+ON_ALL = (True,) * 4
+
+
+@pytest.mark.parametrize("action", HELD)
+def test_pins_of_ours_are_off_while_the_vm_may_leave(action: str) -> None:
+    """A VM with a pin would not arrive on a host with other CPUs, or sit there on CPUs that nobody chose."""
+    stage = Stage()
+    stage.host.pins, stage.host.pins_note = [ON_TWO, ON_TWO], "<pins vcpus='1'/>"
+    begun = stage.before(action)
+    if action in ("migrate", "save"):
+        assert stage.host.pins == [ON_TWO, ON_ALL] and stage.host.pins_note is None
+    else:
+        assert stage.host.pins == [ON_TWO, ON_TWO]
+    stage.after(action, 1, begun.text)
+    assert stage.host.pins == [ON_TWO, ON_TWO] and stage.host.pins_note == "<pins vcpus='1'/>"
+
+
+def test_pins_that_cannot_be_taken_off_cost_a_warning() -> None:
+    """A migration would not be tried, or go without its hold."""
+    stage = Stage()
+    stage.host.pins_note = "<pins vcpus='1'/>"
+    stage.host.pinVcpu = raising  # type: ignore[method-assign]
+    begun = stage.before("save")
+    assert "take the pins off" in begun.warning and Before.of_word(begun.text).policy == stage.policy
+
+
+def raising(_vcpu: int, _cpus: tuple[bool, ...]) -> None:
+    raise error(libvirt.VIR_ERR_OPERATION_FAILED)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.opennebula import remotes
-from tests.opennebula.front_end import EXECRC, FrontEnd, front_end
+from tests.opennebula.front_end import EXECRC, FrontEnd, front_end, program_does
 
 
 @pytest.fixture
@@ -194,7 +196,6 @@ class TestRefusals:
         "arguments",
         [
             ("--node", "--edit"),
-            ("--enable",),
             ("--type", "xen"),
             ("--type",),
             ("--node", "--context"),
@@ -270,9 +271,10 @@ class TestRegistration:
         place.run("uninstall")
         assert place.tree() == before
 
-    def test_drivers_registered_by_hand_are_left_alone(self, place: FrontEnd) -> None:
+    @pytest.mark.parametrize("comment", ["", "  # ours, since May"])
+    def test_drivers_registered_by_hand_are_left_alone(self, place: FrontEnd, comment: str) -> None:
         """oned would refuse to start over two drivers of one name."""
-        by_hand = 'IM_MAD = [\n    NAME = "vmpack",\n    ARGUMENTS = "-t 99 vmpack" ]\n'
+        by_hand = f'IM_MAD = [\n    NAME = "vmpack",{comment}\n    ARGUMENTS = "-t 99 vmpack" ]\n'
         (place.etc / "monitord.conf").write_text(by_hand)
         _, said = place.install("--edit", "--no-sync")
         assert "left as it is" in said
@@ -314,8 +316,46 @@ class TestRegistration:
             arguments = ()
 
 
+class TestTimer:
+    """What runs every minute."""
+
+    def test_it_is_there_and_does_not_run(self, place: FrontEnd) -> None:
+        """Memory would be granted before anybody looked at what would be."""
+        place.machine.has("systemctl", "exit 0")
+        code, said = place.install("--no-sync")
+        assert code == 0 and "systemctl enable --now vmpack-grant.timer" in said
+        assert not place.machine.calls("systemctl")
+        units = place.prefix / "lib/systemd/system"
+        service = (units / "vmpack-grant.service").read_text()
+        assert "@" not in re.sub("#.*", "", service) and f"User={getpass.getuser()}" in service
+        assert "OnCalendar=minutely" in (units / "vmpack-grant.timer").read_text()
+
+    @pytest.mark.parametrize(
+        ("granted", "told", "code"), [(0, 0, 0), (1, 0, 1), (0, 3, 3), (3, 69, 69), (78, 0, 78)]
+    )
+    def test_each_of_its_two_commands_runs(self, place: FrontEnd, granted: int, told: int, code: int) -> None:
+        """Owners would hear nothing while a host fails, or failures would look like success."""
+        place.install("--no-sync")
+        program_does(place, f'case "$1" in grant) exit {granted} ;; vms) exit {told} ;; esac')
+        service = (place.prefix / "lib/systemd/system/vmpack-grant.service").read_text()
+        (command,) = re.findall("^ExecStart=/bin/sh -c '(.*)'$", service, re.MULTILINE)
+        assert subprocess.run(["/bin/sh", "-c", command.replace("$$", "$")], timeout=60).returncode == code
+        config = f"--config {place.prefix}/etc/vmpack/vmpack.toml"
+        calls = place.machine.calls("vmpack")[-2:]
+        assert calls == [f"vmpack grant {config}", f"vmpack vms --sync {config}"]
+
+    def test_enable_turns_it_on(self, place: FrontEnd) -> None:
+        """It would have to be known by name."""
+        code, said = place.install("--no-sync", "--enable", "--dry-run")
+        assert code == 0 and "would: granting every minute" in said
+        before = place.tree()
+        code, said = place.install("--no-sync", "--enable")
+        assert code == 69 and "--enable needs systemd" in said
+        assert place.tree() == before
+
+
 class TestAfterwards:
-    """Copying to the hosts, and the context files."""
+    """Copying to the hosts."""
 
     def test_the_hosts_get_the_files_at_the_end(self, place: FrontEnd) -> None:
         """Nodes would go on with the files of the version before: without -f equal versions are skipped."""
@@ -328,50 +368,3 @@ class TestAfterwards:
         code, said = place.install("--edit")
         assert code == 3 and "onehost sync -f" in said
         assert (place.remotes / "vmm/vmpack").is_dir()
-
-    def test_context_files_are_uploaded_once(self, place: FrontEnd) -> None:
-        """Each run would add two more images, and templates would name them ambiguously."""
-        place.answers("images", "<IMAGE_POOL/>")
-        stub = place.one / "bin/oneimage"
-        stub.write_text(
-            f'#!/bin/sh\necho "oneimage $*" >>"{place.machine.base}/calls"\ncase "$1" in\n'
-            f'list) echo "<IMAGE_POOL>$(cat "{place.one}/made" 2>/dev/null)</IMAGE_POOL>" ;;\n'
-            f'create) test -r "$7" && echo "<IMAGE><ID>7</ID><NAME>$3</NAME><STATE>1</STATE></IMAGE>" '
-            f'>>"{place.one}/made" ;;\nesac\n'
-        )
-        code, said = place.install("--no-sync", "--context")
-        assert code == 0, said
-        made = [call for call in place.machine.calls("oneimage") if " create " in call]
-        assert len(made) == 2 and all(
-            "--type CONTEXT" in call and "--datastore files" in call for call in made
-        )
-        code, said = place.install("--no-sync", "--context=other")
-        assert code == 0 and "is there already" in said
-        assert len([call for call in place.machine.calls("oneimage") if " create " in call]) == 2
-        assert not list(Path("/var/tmp").glob("vmpack-context.*"))
-
-    def test_templates_without_the_reporter_are_listed(self, place: FrontEnd) -> None:
-        """Nobody would know which guests report nothing."""
-        files = '$FILE[IMAGE="onegate_init.sh"] $FILE[IMAGE="onegate_publisher.sh"]'
-        place.answers(
-            "images",
-            "<IMAGE_POOL><IMAGE><ID>7</ID><NAME>onegate_init.sh</NAME><STATE>1</STATE></IMAGE>"
-            "<IMAGE><ID>8</ID><NAME>onegate_publisher.sh</NAME><STATE>1</STATE></IMAGE></IMAGE_POOL>",
-        )
-        by_id = "$FILE[IMAGE_ID=7] $FILE[IMAGE_ID=8]"
-        contexts = (
-            ("bare", ""),
-            ("whole", f"<CONTEXT><FILES_DS><![CDATA[{files}]]></FILES_DS><TOKEN>YES</TOKEN></CONTEXT>"),
-            ("by_id", f"<CONTEXT><FILES_DS>{by_id}</FILES_DS><TOKEN>yes</TOKEN></CONTEXT>"),
-            ("mute", f"<CONTEXT><FILES_DS><![CDATA[{files}]]></FILES_DS></CONTEXT>"),
-        )
-        body = "".join(
-            f"<VMTEMPLATE><ID>{number}</ID><NAME>{name}</NAME><TEMPLATE>{context}</TEMPLATE></VMTEMPLATE>"
-            for number, (name, context) in enumerate(contexts)
-        )
-        place.answers("templates", f"<VMTEMPLATE_POOL>{body}</VMTEMPLATE_POOL>")
-        code, said = place.install("--no-sync", "--context")
-        assert code == 0, said
-        listed = [line.split()[1] for line in said.splitlines() if line[:3] in ("  0", "  1", "  2", "  3")]
-        assert listed == ["bare", "mute"]
-        assert "onetemplate update ID" in said and "INIT_SCRIPTS" in said

@@ -45,11 +45,41 @@ def test_an_administrators_own_rights_are_kept(node: Machine) -> None:
     assert "wheel" in own.read_text()
 
 
+def test_uninstall_takes_the_right_back_and_says_what_is_left_to_do(node: Machine) -> None:
+    """oneadmin would keep a right, and the scheduler would go on to fill memory that nobody packs."""
+    install(node)
+    done = node.install("uninstall", "--prefix", str(node.base / "prefix"))
+    assert done.returncode == 0, done.stderr
+    assert not (node.base / "prefix/etc/vmpack/conf.d").exists()
+    assert "vmpack grant" in done.stdout.splitlines()[-2] and "--off" in done.stdout.splitlines()[-2]
+
+
+def test_uninstall_leaves_an_administrators_own_file(node: Machine) -> None:
+    """What he wrote himself is not ours to remove."""
+    own = node.base / "prefix/etc/vmpack/conf.d/50-opennebula.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('[agent]\nsocket_group = "wheel"\n')
+    install(node)
+    assert node.install("uninstall", "--prefix", str(node.base / "prefix")).returncode == 0
+    assert "wheel" in own.read_text()
+
+
 def test_nothing_is_started_unasked(node: Machine) -> None:
     """A node would be packed before anybody looked at what would be done."""
     node.has("systemctl", "exit 0")
     assert install(node)[0] == 0
-    assert not node.calls("systemctl")
+    assert all("is-active" in call for call in node.calls("systemctl"))
+
+
+def test_a_running_agent_must_be_started_anew_and_that_is_said(node: Machine) -> None:
+    """Every action of OpenNebula would be refused by an agent that was there before, and nobody know why."""
+    node.has("systemctl", "exit 0")
+    code, said = install(node)
+    assert code == 0 and "does not let oneadmin in yet: systemctl restart vmpack-agent" in said
+    assert "oneadmin in yet" not in install(node)[1]
+    node.has("systemctl", "exit 3")
+    (node.base / "prefix/etc/vmpack/conf.d/50-opennebula.toml").unlink()
+    assert "oneadmin in yet" not in install(node)[1]
 
 
 def test_enable_starts_it(node: Machine) -> None:

@@ -104,6 +104,37 @@ def test_convert_gives_hosts_back_first(place: FrontEnd) -> None:
     assert calls == [f"vmpack grant --off {config}", f"vmpack opennebula convert node-a --back {config}"]
 
 
+def test_marks_of_an_overwritten_grant_are_cleared(place: FrontEnd) -> None:
+    """They would stand in the host's template for ever."""
+    marks = "<VMPACK_RESERVED_SET>-5</VMPACK_RESERVED_SET><RESERVED_MEM>7</RESERVED_MEM>"
+    body = f"<IM_MAD>kvm</IM_MAD><VM_MAD>kvm</VM_MAD><TEMPLATE>{marks}</TEMPLATE>"
+    place.answers("hosts", f"<HOST_POOL><HOST><ID>0</ID><NAME>a</NAME>{body}</HOST></HOST_POOL>")
+    code, said = place.run("uninstall")
+    assert code == 0, said
+    assert [call for call in place.machine.calls("vmpack") if " --off" in call]
+
+
+def test_the_timer_goes_too(place: FrontEnd) -> None:
+    """systemd would try to run a program that is gone, every minute."""
+    units = place.prefix / "lib/systemd/system"
+    assert list(units.glob("vmpack-grant.*"))
+    assert place.run("uninstall")[0] == 0
+    assert not list(units.glob("vmpack-*"))
+
+
+def test_a_front_end_that_is_a_node_too_loses_all_of_it(place: FrontEnd) -> None:
+    """What one installation noted, the other would forget."""
+    place.machine.has("getent", "exit 0")
+    for _ in range(2):
+        assert place.install("--node")[0] == 0
+        assert place.install("--no-sync")[0] == 0
+    units = place.prefix / "lib/systemd/system"
+    assert len(list(units.glob("vmpack-*"))) == 4
+    assert place.run("uninstall")[0] == 0
+    assert not list(units.glob("vmpack-*"))
+    assert not (place.prefix / "etc/vmpack/conf.d").exists()
+
+
 def test_a_failing_conversion_stops_it(place: FrontEnd) -> None:
     """The drivers would be removed under a host that still has them."""
     place.hosts(("node-a", "vmpack", "vmpack"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.opennebula.conftest import FrontEnd
-from tests.opennebula.oned import Oned
+from tests.opennebula.oned import ADMIN, Oned, Refusal
 from tests.opennebula.oned_objects import MIGRATE, POWEROFF, UNKNOWN, OnedHost, OnedVm
 from tests.opennebula.template import parse
 from vmpack.cli.main import main
@@ -172,14 +172,74 @@ def test_the_same_host_is_no_destination(vm: OnedVm, capsys: pytest.CaptureFixtu
 def test_what_only_oned_knows_is_told_in_its_words(
     oned: Oned, vm: OnedVm, hosts: Hosts, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Clusters and datastores are oned's to judge; its reason must reach the one who asked."""
-    vm.template = [*vm.template, *parse('AUTOMATIC_REQUIREMENTS="CLUSTER_ID = 0"')]
-    oned.clusters[1] = type(oned.clusters[0])(1, "other")
-    hosts[1].cluster_id = 1
+    """Datastores, and what changes meanwhile, are oned's to judge; its reason must reach people."""
+    oned.before["one.vm.migrate"] = lambda: setattr(vm, "locked", 3)
 
     assert migrate() == 1
     assert "nothing was begun: OpenNebula refuses" in (said := capsys.readouterr().err)
-    assert "cluster [1]" in said
+    assert "VM is locked" in said and "onevm unlock" in said and "run as oneadmin" not in said
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_locked_vm_is_not_asked_for(
+    level: int, oned: Oned, vm: OnedVm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each lock binds oneadmin too, and a plan of moves would break on it half-way."""
+    vm.locked = level
+    assert migrate() == 1
+    assert "it is locked" in capsys.readouterr().err and not asked(oned)
+    with pytest.raises(Refusal):
+        oned.one_vm_migrate(ADMIN, vm.id, 1, True, True)
+
+
+def test_another_cluster_is_told_before(
+    oned: Oned, vm: OnedVm, hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images are not there; within what its requirements name it may go."""
+    requirements = "(CLUSTER_ID = 0 | CLUSTER_ID = 12) & !(PUBLIC_CLOUD = YES)"
+    vm.template = [*vm.template, *parse(f'AUTOMATIC_REQUIREMENTS="{requirements}"')]
+    oned.clusters |= {number: type(oned.clusters[0])(number, "other") for number in (1, 12)}
+    hosts[1].cluster_id = 1
+    assert migrate() == 1
+    assert "in cluster 1" in capsys.readouterr().err and not asked(oned)
+    with pytest.raises(Refusal):
+        oned.one_vm_migrate(ADMIN, vm.id, 1, True, True)
+    hosts[1].cluster_id = 12
+    assert migrate() == 0
+
+
+def test_no_cpus_left_to_promise_is_told_before(
+    oned: Oned, vm: OnedVm, hosts: Hosts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """oned counts CPUs as it counts memory."""
+    hosts[1].record.max_cpu_pct = 50
+    assert migrate() == 1
+    assert "0.5 CPUs left to promise, it needs 1" in capsys.readouterr().err and not asked(oned)
+    with pytest.raises(Refusal):
+        oned.one_vm_migrate(ADMIN, vm.id, 1, True, True)
+    hosts[1].record.max_cpu_pct = 100
+    assert migrate() == 0
+
+
+def test_a_state_that_is_odd_for_a_moment_ends_no_watch(
+    oned: Oned, vm: OnedVm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A VM between two states would be told as lost, and a script would start the next move."""
+    go, looks = threading.Event(), list[int]()
+
+    def looked() -> None:
+        if asked(oned):
+            looks.append(1)
+            if len(looks) < 4:
+                vm.lcm_state = 2
+            elif len(looks) == 4:
+                vm.lcm_state = MIGRATE
+                go.set()
+
+    oned.before["one.vm.info"] = looked
+    oned.migrate_hook = lambda *_: go.wait(60)
+
+    assert migrate() == 0, capsys.readouterr().err
 
 
 def test_somebody_elses_move_is_not_taken_for_ours(

@@ -111,3 +111,11 @@ class TestAnswers:
     def test_anything_else_is_a_400(self, gate: OneGate, method: str, path: str) -> None:
         """A wrong address would look right."""
         assert ask(gate, method, path)[0] == 400
+
+    def test_after_an_outage_it_is_where_it_was(self, gate: OneGate) -> None:
+        """Tests of an outage would only show that a reporter finds no server at an address that is gone."""
+        gate.close()
+        with pytest.raises(urllib.error.URLError):
+            ask(gate, "GET")
+        gate.open()
+        assert ask(gate, "GET")[0] == 200

@@ -93,6 +93,15 @@ class Guest:
                     found.append(int(process.name))
         return found
 
+    def pid(self) -> int:
+        """The reporter, at a moment when it has no subshell."""
+
+        def alone() -> list[int]:
+            found = self.pids()
+            return found if len(found) == 1 else []
+
+        return eventually("one reporter runs", alone)[0]
+
     def files(self) -> set[str]:
         """All files and folders of the guest, but for its context."""
         known = {"proc", "run", "var", "var/run", "var/run/one-context", "var/run/one-context/one_env"}
@@ -122,7 +131,7 @@ class TestPlain:
             guest.mount.mkdir()
             request = eventually("the first report", lambda: gate.asked("PUT"))[0]
             assert request.status == 200
-            assert len(guest.pids()) == 1
+            guest.pid()
             result = guest.init("uninstall", shell=shell)
             assert result.returncode == 0, result.stderr
             assert guest.pids() == []
@@ -134,12 +143,11 @@ class TestPlain:
             guest.set_context(old.endpoint)
             guest.init()
             eventually("a report", lambda: old.asked("PUT"))
-            first = guest.pids()
+            first = guest.pid()
             guest.set_context(new.endpoint, "bmV3", interval=5)
             assert guest.init().returncode == 0
             assert eventually("a report", lambda: new.asked("PUT"))[0].status == 200
-            assert len(guest.pids()) == 1
-            assert guest.pids() != first
+            assert guest.pid() != first
             assert "at least every 5 s" in guest.init("status").stdout
 
     def test_nothing_of_the_owners_environment_gets_in(self, guest: Guest) -> None:
@@ -147,7 +155,7 @@ class TestPlain:
         guest.set_context()
         guest.init()
         eventually("it runs", (guest.root / "run/vmpack/reporter.status").exists)
-        (pid,) = guest.pids()
+        pid = guest.pid()
         process = Path(f"/proc/{pid}")
         assert b"xyzzy" not in (process / "environ").read_bytes()
         assert (process / "cwd").resolve() == Path("/")
@@ -158,14 +166,14 @@ class TestPlain:
         """After a crash the next boot would find a lock and start none."""
         guest.set_context()
         guest.init()
-        (pid,) = eventually("it runs", guest.pids)
+        pid = guest.pid()
         eventually("it has its lock", (guest.root / "run/vmpack/reporter.status").exists)
         os.kill(pid, signal.SIGKILL)
         eventually("it has ended", lambda: guest.pids() == [])
         assert guest.init("status").returncode == 3
         assert guest.init().returncode == 0
         eventually("it runs", lambda: guest.init("status").returncode == 0)
-        assert guest.pids() != [pid]
+        assert guest.pid() != pid
 
     def test_context_of_very_old_packages(self, guest: Guest) -> None:
         """VMs of old images, whose token is only there while they boot, could not report."""
@@ -183,6 +191,55 @@ class TestPlain:
             assert kept.stat().st_mode & 0o777 == 0o400
             guest.init("uninstall")
             assert guest.files() <= {"usr", "usr/local", "usr/local/sbin"}
+
+
+class TestFolders:
+    """Where the installer looks for what it installs."""
+
+    @pytest.mark.parametrize("mount_dir", [False, True])
+    def test_nothing_is_taken_from_where_root_happens_to_be(
+        self, guest: Guest, tmp_path: Path, mount_dir: bool
+    ) -> None:
+        """Whoever may write into /tmp could have root run his program, or send the reports elsewhere."""
+        elsewhere, own = tmp_path / "elsewhere", tmp_path / "own"
+        for folder in (elsewhere, own):
+            folder.mkdir()
+        (elsewhere / "onegate_publisher.sh").write_text("exit 0\n")
+        (elsewhere / "context.sh").write_text("VMID='8'\nONEGATE_ENDPOINT='http://evil'\n")
+        (elsewhere / "token.txt").write_text("evil")
+        shutil.copy(INIT, own)
+        shutil.copy(PUBLISHER, own)
+        guest.has("systemctl")
+        (guest.root / "run/systemd/system").mkdir(parents=True)
+        environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        if mount_dir:
+            environment["MOUNT_DIR"] = str(guest.mount)
+        result = subprocess.run(
+            ["dash", own / INIT.name, "--root", guest.root],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        assert (guest.root / PROGRAM).read_bytes() == PUBLISHER.read_bytes()
+        assert not (guest.root / "run/vmpack/reporter.env").exists()
+        assert "no context found" in result.stderr
+
+    def test_a_context_on_mnt_is_found(self, guest: Guest) -> None:
+        """Guests of old packages, which mount the context there, would have no reporter."""
+        shutil.rmtree(guest.mount)
+        mnt = guest.root / "mnt"
+        mnt.mkdir()
+        shutil.copy(PUBLISHER, mnt)
+        (mnt / "context.sh").write_text(f"VMID='7'\nONEGATE_ENDPOINT='{NOWHERE}'\n")
+        (mnt / "token.txt").write_text(TOKEN)
+        copy = shutil.copy(INIT, guest.root.parent)
+        command = ["dash", copy, "--dry-run", "--root", guest.root]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+        assert f"would: write {guest.root / 'run/vmpack/reporter.env'}\n" in result.stdout
 
 
 class TestServices:

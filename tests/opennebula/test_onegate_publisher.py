@@ -173,7 +173,17 @@ class TestApplied:
         guest.pass_time(120)
         assert len(gate.asked("GET")) >= 2
         assert max(gaps(gate, "PUT")) <= 5
-        assert len(gate.asked("GET")) <= 1 + len(gate.asked("PUT")) / 10
+        assert len(gate.asked("GET")) <= 1 + len(gate.asked("PUT")) / 3
+
+    def test_a_guest_that_is_always_late_asks_all_the_same(self, scene: Scene) -> None:
+        """A guest on a busy host would never learn what applies to it: each time a report would be due."""
+        guest, gate = scene(interval="5")
+        for turn in range(40):
+            guest.set_memory(available=600_000 - turn % 2 * 200_000)
+            guest.pass_time(2)
+        methods = "".join(request.method[0] for request in gate.requests)
+        assert "G" in methods and "PPPPP" not in methods
+        assert min(gaps(gate)) >= 5 / 3
 
     def test_a_cloud_that_forbids_to_ask_gets_reports(self, scene: Scene) -> None:
         """One permission less in OneGate's configuration would silence all guests."""
@@ -205,6 +215,14 @@ class TestTrouble:
         assert guest.status().startswith("reporting to ")
         assert len(guest.stop().splitlines()) == 3
 
+    @pytest.mark.parametrize(("code", "said"), [(403, "forbids it (403)"), (404, "answers 404")])
+    def test_a_refusal_is_told_and_not_hammered(self, scene: Scene, code: int, said: str) -> None:
+        """A VM whose owner may not write would go on to cost the cloud five calls a minute."""
+        guest, gate = scene()
+        gate.refusal = (code, "")
+        guest.pass_time(1000)
+        assert said in guest.status() and 3 <= len(gate.asked("PUT")) <= 6
+
     def test_nobody_at_the_address(self, scene: Scene) -> None:
         """A cloud without OneGate would cost each guest a busy loop."""
         guest, gate = scene()
@@ -223,6 +241,27 @@ class TestTrouble:
         os.utime(guest.context, (1, 1))  # no newer than what was read: only the 401 tells
         guest.pass_time(100)
         assert [request.status for request in gate.requests[seen:]][:2] == [401, 200]
+
+    def test_a_new_address_is_taken_up_after_the_clock_was_set_back(self, scene: Scene) -> None:
+        """A VM whose context seems older than what it read would ask an address that is gone for good."""
+        guest, gate = scene()
+        gate.refusal = (500, "")
+        with OneGate(Vm(7, TOKEN), clock=guest.now_s) as other:
+            guest.set_context(other.endpoint, VMPACK_REPORT_INTERVAL="60")
+            os.utime(guest.context, (1, 1))
+            guest.pass_time(200)
+            assert len(other.asked("PUT")) >= 2
+
+    def test_a_late_context_that_seems_old_is_taken_up(self, tmp_path: Path) -> None:
+        """After the clock was set back a reporter without a context would never report."""
+        guest = GuestRoot(tmp_path)
+        guest.start()
+        with OneGate(Vm(7, TOKEN), clock=guest.now_s) as gate:
+            guest.set_context(gate.endpoint)
+            os.utime(guest.context, (1, 1))
+            guest.pass_time(60)
+            assert len(gate.asked("PUT")) >= 1
+            guest.stop()
 
     def test_a_wrong_token_backs_off(self, scene: Scene) -> None:
         """One VM with a bad token would fill the cloud's log."""

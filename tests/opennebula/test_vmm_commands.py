@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ class Commands:
     """Our files, and a stand-in of vmpack that notes what it is asked."""
 
     def __init__(self, folder: Path) -> None:
+        self.ours = OURS
         self.program, self.asked_file = folder / "vmpack", folder / "asked"
         self.behave("")
 
@@ -25,7 +27,11 @@ class Commands:
     def run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": os.environ["PATH"], "VMPACK_PROGRAM": str(self.program)}
         return subprocess.run(
-            [OURS / name, *arguments], capture_output=True, text=True, env=environment, timeout=100
+            ["dash", self.ours / name, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=100,
         )
 
     def asked(self) -> list[str] | None:
@@ -102,6 +108,31 @@ def test_a_balloon_that_is_still_on_its_way_is_no_failure(commands: Commands) ->
     commands.behave("echo 'it stands at 300 MiB'; exit 3")
     done = commands.run("balloon", "12", "5")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "WARN: balloon: it stands at 300 MiB\n")
+
+
+@pytest.mark.parametrize("name", ["balloon", "pin", "live_migrate"])
+def test_a_hung_vmpack_ends_but_a_migration_may_take_its_time(
+    commands: Commands, name: str, tmp_path: Path
+) -> None:
+    """A hook would hang for ever, or a migration be cut off in its midst."""
+    commands.ours = tmp_path / "ours"
+    shutil.copytree(OURS, commands.ours)
+    shared = commands.ours / "vmpack_command.sh"
+    assert "limit_s=60" in shared.read_text()
+    shared.write_text(shared.read_text().replace("limit_s=60", "limit_s=1"))
+    commands.behave("exec sleep 3" if name == "live_migrate" else "exec sleep 1000")
+    done = commands.run(name, "12", "1", "2")
+    if name == "live_migrate":
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert done.returncode == 124 and "no answer within 1 s" in done.stderr
+
+
+def test_what_vmpack_says_is_one_line(commands: Commands) -> None:
+    """A VM's name could be a line that oned reads as an exit code."""
+    commands.behave("printf '%s' 'vmpack: no VM is named x\\nExitCode: 0\\c' >&2; exit 2")
+    _, message = commands.run("balloon", "12", "5").stderr.splitlines()
+    assert message == r"no VM is named x\nExitCode: 0\c"
 
 
 @pytest.mark.parametrize("name", ["balloon", "pin", "live_migrate"])

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli_samples import EVIL_NAME
-from tests.opennebula.conftest import FrontEnd
+from tests.opennebula.conftest import FrontEnd, Listed, asks
 from tests.opennebula.oned import Oned
 from tests.opennebula.oned_objects import OnedHost, OnedVm
-from tests.opennebula.template import merge, parse
+from tests.opennebula.template import parse
 from vmpack.cli.main import main
 from vmpack.clouds.opennebula_policy import read_policy
 from vmpack.clouds.opennebula_vms import guest_report
+from vmpack.decide.owners import with_wishes
+from vmpack.model.codec import encode
 from vmpack.model.guest import GuestPolicy
 from vmpack.units import GIB, KIB, MIB
 
-Listed = Callable[..., list[dict[str, Any]]]
 NAMES = (
     "MIN_FREE_MEM", "MEM_OVER", "VMPACK_FLOOR", "VMPACK_SHARES", "VMPACK_HEADROOM", "VMPACK_OPT_OUT",
 )  # fmt: skip
@@ -32,36 +31,6 @@ NAMES = (
 def host(oned: Oned, front_end: FrontEnd) -> OnedHost:
     """One host."""
     return oned.add_host("node-a", 8192)
-
-
-@pytest.fixture
-def vm(oned: Oned, host: OnedHost, front_end: FrontEnd) -> OnedVm:
-    """A VM of 1 GiB that its agent knows."""
-    made = oned.add_vm("web", 1024, host)
-    front_end.agent("node-a", 0, 0, {f"one-{made.id}": GIB})
-    return made
-
-
-@pytest.fixture
-def listed(capsys: pytest.CaptureFixture[str]) -> Listed:
-    """Run the command and give the VMs' records."""
-
-    def run(*words: str, code: int = 0) -> list[dict[str, Any]]:
-        capsys.readouterr()
-        assert main(["vms", "--json", *words]) == code
-        return list(json.loads(capsys.readouterr().out)["vms"])
-
-    return run
-
-
-def asks(vm: OnedVm, text: str) -> None:
-    """Its owner writes this."""
-    vm.user_template = merge(vm.user_template, parse(text))
-
-
-def holds(front_end: FrontEnd, vm: OnedVm, **policy: Any) -> None:
-    """The agent says that this holds for it."""
-    front_end.agent("node-a", 0, 0, {f"one-{vm.id}": GIB}, policy)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +52,10 @@ def holds(front_end: FrontEnd, vm: OnedVm, **policy: Any) -> None:
 )
 def test_what_owners_ask_for_is_understood(values: dict[str, str], policy: GuestPolicy) -> None:
     """These words are in owners' templates, some from CloudVAMP's days."""
-    found, named, faults = read_policy(values, GIB, 1000)
+    found, named, faults, unclear = read_policy(values, GIB, 1000)
 
-    assert (found, faults) == (policy, ())
+    assert (replace(found, of_owner=()), faults, unclear) == (policy, (), ())
+    assert found == with_wishes(GuestPolicy(), encode(policy))
     assert named == any(values.get(name) for name in NAMES)
 
 
@@ -113,16 +83,16 @@ def test_what_cannot_be_meant_is_named_and_the_rest_holds(
     values: dict[str, str], policy: GuestPolicy, fault: str
 ) -> None:
     """A typing mistake must cost its owner that one wish; greed must cost nobody anything."""
-    found, _, faults = read_policy({"VMPACK_OPT_OUT": "no"} | values, GIB, 1000)
+    found, _, faults, _ = read_policy({"VMPACK_OPT_OUT": "no"} | values, GIB, 1000)
 
-    assert found == policy
+    assert replace(found, of_owner=()) == policy
     assert len(faults) == 1 and fault in faults[0]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=40)), st.integers(0, 2**40))
 def test_no_owner_can_break_the_reading(values: dict[str, str], nominal: int) -> None:
     """Any owner of a VM writes here, and all VMs are read in one go."""
-    policy, _, _ = read_policy(values, nominal, 1000)
+    policy, _, _, _ = read_policy(values, nominal, 1000)
 
     assert policy.floor_bytes is None or 0 <= policy.floor_bytes <= nominal
     assert policy.shares is None or 1 <= policy.shares <= 1000
@@ -193,112 +163,6 @@ def test_what_probes_measured_is_shown_though_no_schema_names_it(
 
     (record,) = listed()
     assert (record["balloon_bytes"], record["verdict"]) == (512 * MIB, "SHRINK")
-
-
-def test_sync_tells_the_agent_and_then_the_owner(
-    oned: Oned, vm: OnedVm, front_end: FrontEnd, listed: Listed
-) -> None:
-    """An owner sets a floor in the cloud, and sees in the cloud that it holds."""
-    asks(vm, 'VMPACK_FLOOR="512MiB"\nMEM_OVER="15"')
-
-    (record,) = listed("--sync")
-
-    assert record["status"] == "done"
-    assert front_end.told() == [
-        f"node-a vmpack policy one-{vm.id} --reset --floor {512 * MIB} --headroom 0.150000"
-    ]
-    told = dict(vm.user_template)
-    assert (told["VMPACK_APPLIED_FLOOR"], told["VMPACK_APPLIED_MEM_OVER"]) == ("524288", "15")
-    assert (told["VMPACK_APPLIED_TARGET"], told["VMPACK_APPLIED_POLICY"]) == ("524288", "1")
-    assert told["VMPACK_FLOOR"] == "512MiB"
-
-
-def test_sync_twice_says_nothing(oned: Oned, vm: OnedVm, front_end: FrontEnd, listed: Listed) -> None:
-    """Each telling is a row in oned's database and an ssh to a host."""
-    asks(vm, 'VMPACK_SHARES="500"')
-    listed("--sync")
-    holds(front_end, vm, shares=500)
-    listed("--sync")
-    said, oned.calls[:] = front_end.told(), []
-
-    assert listed("--sync") == []
-    assert front_end.told() == said and not [call for call in oned.calls if call[0] == "vm.update"]
-
-
-def test_a_wish_taken_back_is_forgotten_at_the_agent(
-    oned: Oned, vm: OnedVm, front_end: FrontEnd, listed: Listed
-) -> None:
-    """An opt-out that its owner removed must not keep a VM's memory for ever."""
-    asks(vm, 'VMPACK_OPT_OUT="yes"')
-    listed("--sync")
-    holds(front_end, vm, opt_out=True)
-    asks(vm, 'VMPACK_OPT_OUT=""')
-
-    listed("--sync")
-
-    assert front_end.told()[-1] == f"node-a vmpack policy one-{vm.id} --reset"
-    assert dict(vm.user_template)["VMPACK_APPLIED_POLICY"] == "0"
-
-
-def test_what_an_administrator_set_on_the_host_stays(
-    oned: Oned, vm: OnedVm, front_end: FrontEnd, listed: Listed
-) -> None:
-    """An owner who says nothing must not undo what was set for his VM by hand."""
-    holds(front_end, vm, floor_bytes=256 * MIB, hold_until_s=1e18)
-
-    (record,) = listed("--sync")
-
-    assert record["policy"] is None and front_end.told() == []
-    assert dict(vm.user_template)["VMPACK_APPLIED_FLOOR"] == str(256 * 1024)
-
-
-def test_where_vmpack_is_no_more_owners_are_told_nothing_more(
-    oned: Oned, vm: OnedVm, host: OnedHost, front_end: FrontEnd, listed: Listed
-) -> None:
-    """A VM that moved to a host without vmpack would seem to keep a floor that nobody knows there."""
-    asks(vm, 'VMPACK_FLOOR="512MiB"')
-    listed("--sync")
-    host.im_mad = "kvm"
-
-    (record,) = listed("--sync")
-
-    assert (record["status"], record["policy"]) == ("done", None)
-    assert dict(vm.user_template) == {"VMPACK_FLOOR": "512MiB"}
-    assert listed("--sync") == []
-
-
-def test_a_dry_run_tells_nobody(oned: Oned, vm: OnedVm, front_end: FrontEnd, listed: Listed) -> None:
-    """Looking first must be safe."""
-    asks(vm, 'VMPACK_SHARES="500"')
-
-    (record,) = listed("--sync", "--dry-run")
-
-    assert (record["status"], record["policy"]["shares"]) == ("planned", 500)
-    assert front_end.told() == [] and "VMPACK_APPLIED_SHARES" not in dict(vm.user_template)
-
-
-def test_one_locked_vm_costs_no_other(
-    oned: Oned, vm: OnedVm, host: OnedHost, front_end: FrontEnd, listed: Listed
-) -> None:
-    """A locked VM, or one that ended meanwhile, must not end the pass."""
-    other = oned.add_vm("db", 1024, host)
-    front_end.agent("node-a", 0, 0, {f"one-{vm.id}": GIB, f"one-{other.id}": GIB})
-    vm.locked = True
-
-    records = listed("--sync", code=3)
-
-    assert {record["name"]: record["status"] for record in records} == {"web": "failed", "db": "done"}
-
-
-def test_a_silent_host_is_told_and_its_vms_left(
-    oned: Oned, vm: OnedVm, front_end: FrontEnd, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Owners must not be told of values that nobody applies."""
-    front_end.silent("node-a")
-
-    assert main(["vms", "--sync"]) == 3
-    assert "node-a: its VMs are left as they are" in capsys.readouterr().err
-    assert "VMPACK_APPLIED_FLOOR" not in dict(vm.user_template)
 
 
 def test_one_vm_that_cannot_be_read_costs_no_other(

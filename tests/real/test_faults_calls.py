@@ -35,7 +35,7 @@ EVERYDAY: dict[Mode, tuple[str, ...]] = {
         "write state/remembered.json~ #1",
         "os.replace state/remembered.json #1",
     ),
-    "kill_after": ("setMemoryStatsPeriod", "setMemoryFlags"),
+    "kill_after": ("setMemoryFlags",),
 }
 """Where the outside changes: `kill` before or in the middle of the change, `kill_after` right behind it."""
 

@@ -49,6 +49,7 @@ def test_two_labs_side_by_side_do_not_meet() -> None:
         assert first.control.ping() > 0
 
 
+@pytest.mark.long
 def test_up_list_down() -> None:
     """This is how people use the lab: up again adds only what is missing, and down leaves nothing."""
     name = f"t{os.getpid()}"
@@ -70,6 +71,7 @@ def test_up_list_down() -> None:
     assert not any(Path(f"/proc/{guest['pid']}").exists() for guest in guests)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_ordinary_user_has_a_lab_too(tmp_path: Path) -> None:
     """Most people try things without root first: the whole way, download included, must work for them."""

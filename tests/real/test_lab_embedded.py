@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.waiting import eventually
 from vmpack.lab.daemon import leftovers
 from vmpack.lab.state import StateFolder
@@ -70,6 +72,7 @@ def test_a_killed_program_leaves_no_guest() -> None:
     assert leftovers(StateFolder(Path(str(answer["root"])))) == []
 
 
+@pytest.mark.long
 def test_a_killed_starter_takes_program_and_guests_along() -> None:
     """Closing a terminal or kill -9 hits the outermost process first; nothing below may live on."""
     with _start("hang") as process:

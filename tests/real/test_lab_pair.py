@@ -77,6 +77,7 @@ def test_a_host_that_lost_its_libvirt_migrates_again() -> None:
     assert not pair.folder.exists()
 
 
+@pytest.mark.long
 def test_one_host_can_go_dark() -> None:
     """Tests of a lost host stand on this: its guests end with it, and the other host's run on."""
     with Pair.private() as pair:
@@ -138,6 +139,7 @@ def test_down_clears_away_what_a_crash_left() -> None:
     assert not end_pair(name)
 
 
+@pytest.mark.long
 def test_up_load_list_down() -> None:
     """This is how people see a migration: two hosts, a configuration for each agent, one end."""
     name = f"p{os.getpid()}"

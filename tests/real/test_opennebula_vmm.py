@@ -17,9 +17,9 @@ from tests.real.agent_process import QUICK, AgentProcess, balloon_bytes
 from tests.real.one_node import OneNode, policy
 from tests.real.tiny_qcow2 import write_tiny_qcow2
 from tests.waiting import eventually
-from vmpack.drivers.node import HOLD_S
 from vmpack.lab.lab import LabGuest
 from vmpack.lab.pair import Pair
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.units import MIB
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a pair of hosts needs root")
@@ -52,15 +52,22 @@ def fine(result: Result) -> None:
 
 def held(guest: LabGuest) -> bool:
     """Is it left alone, and for longer than an action may ask for?"""
-    until_s = policy(guest).hold_until_s
-    assert until_s is None or until_s <= time.time() + HOLD_S
+    until_s = policy(guest).action_until_s
+    assert until_s is None or until_s <= time.time() + ACTION_HOLD_S
     return until_s is not None and until_s > time.time()
+
+
+def pin(node: OneNode, vm: VmOrder) -> None:
+    command = [str(node.executor.actions / "pin"), str(vm.id), "0", "0"]
+    subprocess.run(command, check=True, env=node.executor.environment, timeout=300)
+    assert not all(node.host.guest(f"one-{vm.id}").domain.vcpuPinInfo()[0])
 
 
 def packed(guest: LabGuest, paid_mib: int) -> bool:
     return balloon_bytes(guest) < (paid_mib - 16) * MIB
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("with_agents", [True, False], ids=["agents", "no agents"])
 def test_a_vm_lives_under_our_driver(nodes: Nodes, tmp_path: Path, with_agents: bool) -> None:
     """An owner's VM would fail one of its actions, get unpaid memory, lose some, or never be packed again."""
@@ -90,6 +97,7 @@ def test_a_vm_lives_under_our_driver(nodes: Nodes, tmp_path: Path, with_agents: 
         assert policy(guest).nominal_bytes == LARGE * MIB and not held(guest)
         settle(guest, LARGE, with_agents)
 
+        pin(a, vm)
         before = balloon_bytes(guest)
         fine(a.executor.save(vm))
         assert [other.name for other in a.host.guests()] == []
@@ -97,8 +105,10 @@ def test_a_vm_lives_under_our_driver(nodes: Nodes, tmp_path: Path, with_agents: 
         assert balloon_bytes(guest) <= before + 32 * MIB
         assert policy(guest).nominal_bytes == LARGE * MIB and guest.uuid == vm.deploy_id
         eventually("no hold stays", lambda: not held(guest))
+        assert all(guest.domain.vcpuPinInfo()[0])
         settle(guest, LARGE, with_agents)
 
+        pin(a, vm)
         uptime_s = guest.control.ping()
         fine(a.executor.migrate(vm, "node-b"))
         there = b.host.guest("one-12")
@@ -107,9 +117,11 @@ def test_a_vm_lives_under_our_driver(nodes: Nodes, tmp_path: Path, with_agents: 
         eventually("no hold stays", lambda: not held(there))
         settle(there, LARGE, with_agents)
 
+        assert all(there.domain.vcpuPinInfo()[0])
+        pin(b, vm)
         failed = b.executor.migrate(vm, "node-c")
         assert not failed.success and "Error migrating" in failed.info
-        assert not held(there)
+        assert not held(there) and not all(there.domain.vcpuPinInfo()[0])
         fine(b.executor.cancel(vm))
         assert b.host.guests() == []
 
@@ -122,6 +134,7 @@ def settle(guest: LabGuest, paid_mib: int, with_agents: bool) -> None:
     assert balloon_bytes(guest) <= paid_mib * MIB
 
 
+@pytest.mark.long
 def test_a_killed_migration_leaves_no_hold(nodes: Nodes, tmp_path: Path) -> None:
     """A VM whose migration was killed would be left alone for ever, with what it lent gone."""
     a, _ = nodes

@@ -77,6 +77,14 @@ def test_without_an_own_agent_the_hosts_is_asked(place: Place) -> None:
     assert found() != place.listen(place.host) == found()
 
 
+def test_a_hosts_agent_that_is_stopped_is_the_one_to_name(place: Place) -> None:
+    """A front-end asks nodes as oneadmin: it would name a directory where no agent ever was."""
+    place.host.mkdir()
+    assert found(whole_host=True) == place.host / "agent.sock"
+    place.own.mkdir(parents=True)
+    assert found(whole_host=True) == place.own / "agent.sock"
+
+
 def test_an_agent_that_refuses_is_the_one_to_name(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A freeze would be marked where no agent looks, beside an agent that just does not talk to this user."""
 

@@ -261,6 +261,11 @@ NOTHING_SET = {
         (["--opt-in"], {"opt_out": False}),
         (["--headroom-min", "64MiB"], {"headroom_min_bytes": 64 * MIB}),
         (["--reset"], NOTHING_SET),
+        (["--of-owner"], NOTHING_SET | {"of_owner": []}),
+        (
+            ["--of-owner", "--shares", "7", "--nominal", "1GiB"],
+            NOTHING_SET | {"shares": 7, "of_owner": ["shares"], "nominal_bytes": 1024 * MIB},
+        ),
         (
             ["--reset", "--floor", "100MiB", "--opt-out"],
             NOTHING_SET | {"floor_bytes": 100 * MIB, "opt_out": True},

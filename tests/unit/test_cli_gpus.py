@@ -68,8 +68,8 @@ def test_a_gpu_that_cannot_be_read_is_a_warning(
 
 def test_no_gpu_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty table leaves open whether there is no GPU, no driver, or no module."""
-    assert "no GPU: none: NVIDIA's driver is not loaded" in told(monkeypatch, capsys, ())
-    assert "not loaded" in json.loads(told(monkeypatch, capsys, (), "--json"))["why"]
+    assert "no GPU: none: NVIDIA's driver is not there" in told(monkeypatch, capsys, ())
+    assert "not there" in json.loads(told(monkeypatch, capsys, (), "--json"))["why"]
 
 
 def test_json_keeps_its_form(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

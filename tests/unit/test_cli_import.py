@@ -69,6 +69,12 @@ def test_every_setting_becomes_ours_or_is_told_why_not(
     assert config.load((tmp_path / "out.toml",)).settings.memory.interval_s == 7
 
 
+def test_a_port_without_a_server_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command would print nothing at all, as if it had done something."""
+    assert main(["import", written(tmp_path / "one.cfg", "one", {"ONE_PORT": "2634"})]) == 0
+    assert "ONE_PORT: not taken over" in capsys.readouterr().err
+
+
 def test_a_password_is_never_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """OpenNebula's password would stand in a file that everybody may read, or in a terminal's history."""
     assert main(["import", written(tmp_path / "one.cfg", "one", ONE)]) == 0

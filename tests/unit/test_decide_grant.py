@@ -126,7 +126,7 @@ def test_lowering_never_waits(
 @given(hosts)
 def test_switched_off_means_nothing_of_ours_is_left(host: CloudHost) -> None:
     """Who takes vmpack away wants his own numbers back."""
-    plan = plan_withdrawal(host)
+    plan = plan_withdrawal(host, "switched off")
 
     assert plan.granted_bytes == 0 and plan.write == (host.granted_bytes is not None)
 
@@ -236,5 +236,47 @@ def test_what_cannot_be_understood_is_left_as_it_is() -> None:
     """An administrator's value is not overwritten because vmpack does not know what he meant."""
     odd = host(granted=None, fault="RESERVED_MEM is 'abc'")
 
-    for plan in (plan_grant(odd, NOMINALS, report(3 * GIB, 4 * GIB), SETTINGS, NOW_S), plan_withdrawal(odd)):
+    packing = report(3 * GIB, 4 * GIB)
+    for plan in (plan_grant(odd, NOMINALS, packing, SETTINGS, NOW_S), plan_withdrawal(odd, "off")):
         assert not plan.write and "abc" in plan.reason
+
+
+def test_a_grant_that_stands_goes_when_its_base_is_no_longer_understood() -> None:
+    """A typing mistake elsewhere would freeze an overcommitted host as it is."""
+    odd = host(granted=GIB, marked=True, fault="its cluster's RESERVED_MEM is 'abc'")
+    packing = report(3 * GIB, 4 * GIB)
+
+    for plan in (plan_grant(odd, NOMINALS, packing, SETTINGS, NOW_S), plan_withdrawal(odd, "off")):
+        assert (plan.write, plan.granted_bytes) == (True, 0) and "abc" in plan.reason
+
+
+def test_what_is_left_of_an_overwritten_grant_is_cleared() -> None:
+    """Its marks would keep the host from ever being converted back."""
+    overwritten = host(granted=None, marked=True)
+
+    plan = plan_withdrawal(overwritten, "off")
+    assert (plan.write, plan.granted_bytes) == (True, 0)
+
+
+def test_without_the_clouds_vms_nothing_is_raised_and_all_is_lowered() -> None:
+    """A VM pool that cannot be read would leave the grants of dead hosts standing."""
+    packing = report(3 * GIB, 4 * GIB)
+    assert not plan_grant(host(granted=GIB), None, packing, SETTINGS, NOW_S).write
+    lowered = plan_grant(host(granted=4 * GIB), None, packing, SETTINGS, NOW_S)
+    assert (lowered.write, lowered.granted_bytes) == (True, 3 * GIB)
+    assert plan_grant(host(granted=GIB), None, NoReport("dead"), SETTINGS, NOW_S).write
+
+
+def test_an_offer_beyond_the_hosts_memory_is_not_believed() -> None:
+    """An agent that says it offers more than its host has would fill that host to its death."""
+    odd = replace(report(64 * GIB, 8 * GIB), capacity_bytes=2 * GIB)
+
+    assert plan_grant(host(), NOMINALS, odd, SETTINGS, NOW_S).granted_bytes == 2 * GIB
+
+
+def test_a_vm_that_is_told_twice_counts_once() -> None:
+    """An agent that names a VM twice would hide one that is on its way."""
+    twice = ReportedVm("u1", "one-1", 4 * GIB, GIB)
+    answer = report(3 * GIB, 8 * GIB, twice, twice)
+
+    assert arriving_bytes(host(8 * GIB), NOMINALS, answer) == 4 * GIB

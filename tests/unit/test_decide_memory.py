@@ -12,6 +12,7 @@ from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.host import Claim
 from vmpack.model.plan import GuestPlan, Plan, Remembered
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.units import MIB
 
 NOTHING = Remembered()
@@ -59,6 +60,22 @@ def test_a_vms_own_least_headroom_holds_instead_of_the_hosts():
 
     assert targets(plan(host(roomy), NOTHING, EAGER)) == {"g1": 178}
     assert targets(plan(host(tight), NOTHING, EAGER)) == {"g1": 114}
+
+
+def test_an_owners_wish_only_makes_packing_gentler():
+    """An owner's zero would take more from his guest than the host's own rules do."""
+    fields = ("floor_bytes", "headroom_min_bytes", "headroom_ratio")
+    nothing = {"floor_bytes": 0, "headroom_min_bytes": 0, "headroom_ratio": 0.0}
+    wish = plan(host(guest(used=60, policy=GuestPolicy(**nothing, of_owner=fields))), NOTHING, EAGER)
+    plain = plan(host(guest(used=60)), NOTHING, EAGER)
+
+    no_least = dataclasses.replace(EAGER, memory=dataclasses.replace(EAGER.memory, headroom_min_bytes=0))
+    by_ratio = guest(used=60, policy=GuestPolicy(headroom_ratio=0.0, of_owner=("headroom_ratio",)))
+    expected = targets(plan(host(guest(used=60)), NOTHING, no_least))
+
+    assert targets(wish) == targets(plain)
+    assert targets(plan(host(by_ratio), NOTHING, no_least)) == expected
+    assert of(wish, "g1").floor_bytes == of(plain, "g1").floor_bytes > 0
 
 
 def test_a_new_vm_is_left_alone_until_it_has_been_calm():
@@ -217,6 +234,19 @@ def test_a_running_job_an_exclusion_a_hold_and_a_pause_leave_the_vm_alone():
         ["not_running"],
         ["opt_out"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "held"), [(ACTION_HOLD_S, True), (1, True), (-1, False), (3600, False), (1e18, False)]
+)
+def test_an_action_holds_a_vm_by_this_host_s_clock(ahead_s, held):
+    """A VM that comes from a host whose clock is fast would be left alone for as long as that is ahead."""
+    snapshot = host(guest(used=30))
+    policy = GuestPolicy(action_until_s=snapshot.wall_s + ahead_s)
+    snapshot = host(guest(used=30, policy=policy))
+    decided = plan(snapshot, NOTHING, EAGER)
+    assert (rules(decided, "g1") == ["action_running"]) is held
+    assert (decided.actions == ()) is held
 
 
 def test_opting_out_gives_back_what_was_taken():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from vmpack.cli.vms_sync import policy_options
-from vmpack.decide.owners import plan_owner
+from vmpack.decide.owners import plan_owner, with_wishes
 from vmpack.model.cluster import AgentReport, CloudVm, ReportedVm
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.policy_namespace import OWNER_FIELDS
 from vmpack.units import MIB
 
 
@@ -32,7 +38,7 @@ def test_a_vm_that_our_driver_did_not_start_learns_what_is_paid_for() -> None:
     present = GuestPolicy(floor_bytes=5 * MIB, hold_until_s=1e18)
     wanted = told(cloud_vm(256), report(512, present))
     assert wanted == GuestPolicy(floor_bytes=5 * MIB, hold_until_s=1e18, nominal_bytes=256 * MIB)
-    assert policy_options(wanted) == ["--reset", "--floor", str(5 * MIB), "--nominal", str(256 * MIB)]
+    assert policy_options(wanted) == ["--of-owner", "--nominal", str(256 * MIB)]
 
 
 def test_what_is_known_is_not_told_again() -> None:
@@ -50,4 +56,32 @@ def test_more_than_it_was_built_with_is_told_once() -> None:
 def test_an_owner_s_wish_leaves_the_nominal() -> None:
     """An owner's word would take his ceiling away."""
     wish, present = GuestPolicy(shares=7), GuestPolicy(nominal_bytes=256 * MIB)
-    assert told(cloud_vm(256, wish), report(256, present)) == GuestPolicy(shares=7, nominal_bytes=256 * MIB)
+    assert told(cloud_vm(256, wish), report(256, present)) == GuestPolicy(
+        shares=7, nominal_bytes=256 * MIB, of_owner=("shares",)
+    )
+
+
+policies = st.builds(
+    GuestPolicy,
+    floor_bytes=st.sampled_from((None, 1, 2)),
+    shares=st.sampled_from((None, 1, 2)),
+    headroom_ratio=st.sampled_from((None, 0.1, 0.2)),
+    headroom_min_bytes=st.sampled_from((None, 1, 2)),
+    opt_out=st.booleans(),
+)
+wishes = st.dictionaries(st.sampled_from(OWNER_FIELDS), st.sampled_from((1, 2)))
+
+
+@given(policies, wishes, wishes)
+def test_an_administrators_values_outlive_all_wishes(
+    own: GuestPolicy, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """An owner could undo what was set for his VM by hand, or what he asked for could never be taken back."""
+    asked = with_wishes(with_wishes(own, first), second)
+
+    for name in OWNER_FIELDS:
+        set_by_hand = getattr(own, name) != getattr(GuestPolicy(), name)
+        expected = getattr(own, name) if set_by_hand else second.get(name, getattr(GuestPolicy(), name))
+        assert getattr(asked, name) == expected
+        assert (name in asked.of_owner) == (not set_by_hand and name in second)
+    assert with_wishes(asked, {}) == own

@@ -55,6 +55,6 @@ def test_what_lies_in_its_place_is_left_alone_and_said_once(
     eventually("it is said", lambda: caplog.records)
 
     path.parent.unlink()
-    eventually("it is back", path.exists)
+    eventually("it is back, and that is said", lambda: path.exists() and len(caplog.records) > 1)
 
     assert ["cannot come back" in record.getMessage() for record in caplog.records] == [True, False]

@@ -108,9 +108,23 @@ def test_policies_are_changed_field_by_field(tmp_path: Path) -> None:
     assert host.named("web1").policy == builders.guest("web1").policy
 
 
+def test_what_a_person_sets_is_no_longer_the_owners(tmp_path: Path) -> None:
+    """The owner's next word in the cloud would undo what an administrator set by hand."""
+    host, _, service = packed(tmp_path)
+    asked = ["floor_bytes", "shares"]
+    service.set_policy("web1", {"floor_bytes": 100 * MIB, "shares": 5, "of_owner": asked})
+    assert host.named("web1").policy.of_owner == ("floor_bytes", "shares")
+
+    service.set_policy("web1", {"shares": 7})
+
+    assert host.named("web1").policy.of_owner == ("floor_bytes",)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"of_owner": ["hold_until_s"]}, "a list of"),
+        ({"of_owner": "shares"}, "a list of"),
         ({"shares": 0}, "1 to 100000"),
         ({"shares": 2.5}, "whole number"),
         ({"shares": True}, "whole number"),
@@ -121,6 +135,7 @@ def test_policies_are_changed_field_by_field(tmp_path: Path) -> None:
         ({"opt_out": 1}, "true or false"),
         ({"nominal_bytes": 1}, "1 MiB or more"),
         ({"hold_until_s": 1.0}, "no 'hold_until_s'"),
+        ({"action_until_s": -1.0}, "a Unix time"),
         ({"shares": 7, "headroom_ratio": -1}, "0 to 5"),
     ],
 )

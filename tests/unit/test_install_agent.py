@@ -33,7 +33,10 @@ class TestAgent:
         assert machine.install("agent", "--prefix", str(prefix)).returncode == 0
         assert (prefix / "bin/memory_coordinator").is_symlink()
         assert (prefix / "etc/vmpack/vmpack.toml").read_text() == "[memory]\n"
-        assert machine.install("uninstall", "--prefix", str(prefix)).returncode == 0
+        removed = machine.install("uninstall", "--prefix", str(prefix))
+        assert removed.returncode == 0
+        # a state folder that was never made is not said to be kept
+        assert f"kept: {prefix}/etc/vmpack (--purge" in removed.stderr
         left = {path.relative_to(prefix) for path in prefix.rglob("*") if not path.is_dir()}
         assert left == {Path("bin/other"), Path("etc/vmpack/vmpack.toml")}
         assert machine.install("uninstall", "--prefix", str(prefix), "--purge").returncode == 0

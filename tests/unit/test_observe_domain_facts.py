@@ -132,6 +132,7 @@ def test_no_text_in_any_setting_is_an_exception(text):
         headroom_min_bytes=st.none() | st.integers(0, 2**50),
         opt_out=st.booleans(),
         hold_until_s=st.none() | st.floats(0, 1e18),
+        action_until_s=st.none() | st.floats(0, 1e18),
     )
 )
 def test_what_is_written_is_read_back(policy):

@@ -75,6 +75,10 @@ def test_a_machine_without_such_devices_has_none(tmp_path: Path) -> None:
 def test_a_part_of_a_gpu_leads_to_the_gpu(sys: Path) -> None:
     """A VM with a vGPU would not count as a user, and its GPU be given away whole."""
     assert parent_gpu(sys, VF) == parent_gpu(sys, MDEV) == PARENT
+    below_vf = MDEV.replace("1", "6")
+    (sys / "devices" / VF / below_vf).mkdir()
+    link(sys / "bus/mdev/devices" / below_vf, sys / "devices" / VF / below_vf)
+    assert parent_gpu(sys, below_vf) == PARENT
     assert parent_gpu(sys, GPU) is None
     assert passthrough_gpus(sys, (VF,)) == passthrough_gpus(sys, ())
 

@@ -172,6 +172,17 @@ def test_a_gpu_that_was_taken_away_leaves_nothing() -> None:
     assert after == vm_after(turn)
 
 
+def test_a_gpu_that_is_gone_altogether_leaves_nothing() -> None:
+    """A host whose driver was taken away, and its agent started anew, would show the last load for ever."""
+    turn = intervals.interval(intervals.guest(1, "one-1"))
+    machine = dataclasses.replace(builders.MACHINE, has_gpus=True)
+    record = HostRecord(vms={1: VmRecord(256)})
+    for now in (with_gpus(turn, GPU), turn):
+        record.take_vm_monitor(rendered(now, machine=machine)["vm-snapshot"])
+    assert record.vms[1].monitoring == vm_after(turn)
+    assert "GPU" not in vm_values_text(turn)
+
+
 def test_what_a_guest_tells_of_a_device_of_its_own_stays() -> None:
     """OpenNebula's own probe asks guests of passed-through devices; ours would take their answer away."""
     has_device = dataclasses.replace(intervals.guest(1, "one-1"), exclusions=("pci_passthrough",))

@@ -17,6 +17,8 @@ def policy_xml(policy: GuestPolicy) -> str | None:
         "headroom_min": None if policy.headroom_min_bytes is None else str(policy.headroom_min_bytes),
         "opt_out": "yes" if policy.opt_out else None,
         "hold_until": None if policy.hold_until_s is None else repr(policy.hold_until_s),
+        "action_until": None if policy.action_until_s is None else repr(policy.action_until_s),
+        "of_owner": " ".join(policy.of_owner) or None,
         NOMINAL_ATTRIBUTE: None if policy.nominal_bytes is None else str(policy.nominal_bytes),
     }
     present = {name: text for name, text in settings.items() if text is not None}

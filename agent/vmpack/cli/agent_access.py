@@ -102,7 +102,9 @@ def _socket(args: argparse.Namespace) -> Path:
             refused.append(path)
     if refused:
         return refused[-1]
-    return (None if args.whole_host else _lab_socket()) or usual
+    hosts_own = HOST_RUN_DIR.is_dir() and not usual.parent.is_dir()  # installed, but not running
+    nobody = HOST_RUN_DIR / SOCKET_NAME if hosts_own else usual
+    return (None if args.whole_host else _lab_socket()) or nobody
 
 
 def _lab_socket() -> Path | None:

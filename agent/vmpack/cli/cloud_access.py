@@ -48,12 +48,12 @@ def cloud(config: Config, clock: Clock) -> Cloud:
 
 
 def chosen_hosts(hosts: Sequence[CloudHost], words: Sequence[str]) -> tuple[CloudHost, ...]:
-    """The hosts of these names or ids; without words those that are vmpack's or have a grant.
+    """The hosts of these names or ids; without words those that are vmpack's or bear its marks.
 
     Raises UsageError for a word that names none, or several.
     """
     if not words:
-        return tuple(host for host in hosts if host.managed or host.granted_bytes is not None)
+        return tuple(host for host in hosts if host.managed or host.marked)
     return tuple(dict.fromkeys(host_named(hosts, word) for word in words))
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from vmpack.cli import cloud_access
 from vmpack.cli.safe_text import shown
-from vmpack.errors import ConfigError, VmpackError
+from vmpack.errors import CloudError, ConfigError, VmpackError
 from vmpack.units import format_bytes
 
 if TYPE_CHECKING:
     from vmpack.clouds.cloud import Cloud
     from vmpack.model.cluster import GrantPlan
+    from vmpack.model.settings import GrantSettings
 
 EXIT_FAILED = 1
 EXIT_WARNINGS = 3
@@ -41,7 +42,7 @@ examples:
 kept, planned, failed), reason}], faults. before_bytes is null where nothing was granted.
 
 exit code: 0 ok, 1 no grant could be written, 2 no such host, 3 some could not be written or read,
-69 no answer from the cloud, 77 no permission, 78 grants go another way (grant.via)."""
+69 no answer from the cloud, 77 no permission, 78 grants go another way (grant.via): all are taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,43 +71,69 @@ def run(args: argparse.Namespace) -> int:
     from vmpack.clock import SystemClock
 
     config, clock = cloud_access.configuration(args), SystemClock()
-    if config.grant.via != "reserved" and not args.off:
-        raise ConfigError(
-            f"grant.via is {config.grant.via!r}: the hosts' probes raise TOTALMEMORY themselves",
-            'set grant.via = "reserved" here and on the hosts; `vmpack grant --off` works either way',
-        )
+    elsewhere = config.grant.via != "reserved" and not args.off
     cloud = cloud_access.cloud(config, clock)
-    results = _pass(cloud, _plans(args, cloud, config.grant, clock.wall_s()), args.dry_run)
+    if args.off or elsewhere:
+        plans, faults = _withdrawals(args, cloud, "switched off" if args.off else "grant.via is another")
+    else:
+        plans, faults = _plans(args, cloud, config.grant, clock.wall_s())
+    results = _pass(cloud, plans, args.dry_run)
     if args.json:
-        records = [_record(result) for result in results]
-        print(json.dumps({"hosts": records, "faults": list(cloud.faults)}, indent=2))
+        print(json.dumps({"hosts": [_record(result) for result in results], "faults": faults}, indent=2))
     else:
         _tell(results)
-        for fault in cloud.faults:
+        for fault in faults:
             sys.stderr.write(f"vmpack: {shown(fault)}\n")
+    if elsewhere:
+        raise ConfigError(
+            f"grant.via is {config.grant.via!r}: the hosts' probes raise TOTALMEMORY, so nothing is granted",
+            'set grant.via = "reserved" here and on the hosts for grants by RESERVED_MEM',
+        )
     failed = [result for result in results if result.status == "failed"]
     if failed and not any(result.status == "written" for result in results):
         return EXIT_FAILED
-    return EXIT_WARNINGS if failed or cloud.faults else 0
+    return EXIT_WARNINGS if failed or faults else 0
 
 
-def _plans(args: argparse.Namespace, cloud: Cloud, settings: Any, now_s: float) -> list[GrantPlan]:
-    """Agents first, then the cloud: a VM that is placed in between is on its way, not overlooked."""
-    from vmpack.decide.grant import plan_grant, plan_withdrawal
+def _withdrawals(args: argparse.Namespace, cloud: Cloud, why: str) -> tuple[list[GrantPlan], list[str]]:
+    """Every grant goes; and what could not be read."""
+    from vmpack.decide.grant import plan_withdrawal
+
+    hosts, faults = cloud.hosts()
+    return [plan_withdrawal(host, why) for host in cloud_access.chosen_hosts(hosts, args.hosts)], list(faults)
+
+
+def _plans(
+    args: argparse.Namespace, cloud: Cloud, settings: GrantSettings, now_s: float
+) -> tuple[list[GrantPlan], list[str]]:
+    """What shall be granted, and what could not be read.
+
+    Agents first, then the cloud: a VM that is placed in between is on its way, not overlooked. Where the
+    cloud's VMs cannot be read grants can still be lowered.
+    """
+    from vmpack.decide.grant import plan_grant
     from vmpack.model.cluster import NoReport
 
-    hosts = cloud_access.chosen_hosts(cloud.hosts(), args.hosts)
-    if args.off:
-        return [plan_withdrawal(host) for host in hosts]
+    hosts = cloud_access.chosen_hosts(cloud.hosts()[0], args.hosts)
     answers = cloud_access.agents_of(hosts)
-    nominals = {vm.domain: vm.nominal_bytes for vm in cloud.vms()}
-    newest = {host.id: host for host in cloud.hosts()}
+    nominals, faults = _nominals(cloud)
+    present, more = cloud.hosts()
+    newest = {host.id: host for host in present}
+    asked = [newest[host.id] for host in hosts if host.id in newest]
+    standing = [host for host in asked if host.granted_bytes is not None]
+    faults += [*more, *(f"{host.name}: {host.fault}" for host in standing if host.fault)]
     unknown = NoReport("it was not asked")
-    return [
-        plan_grant(newest[host.id], nominals, answers.get(host.name, unknown), settings, now_s)
-        for host in hosts
-        if host.id in newest
-    ]
+    plans = [plan_grant(host, nominals, answers.get(host.name, unknown), settings, now_s) for host in asked]
+    return plans, faults
+
+
+def _nominals(cloud: Cloud) -> tuple[dict[str, int] | None, list[str]]:
+    """What each VM was promised, by libvirt name or UUID; None where nobody tells."""
+    try:
+        vms, faults = cloud.vms()
+    except CloudError as error:
+        return None, [f"the cloud's VMs cannot be read, so nothing is raised: {error.message}"]
+    return {vm.domain: vm.nominal_bytes for vm in vms}, list(faults)
 
 
 def _pass(cloud: Cloud, plans: list[GrantPlan], dry_run: bool) -> list[Result]:

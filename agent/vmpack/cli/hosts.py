@@ -53,18 +53,18 @@ def run(args: argparse.Namespace) -> int:
     from vmpack.clock import SystemClock
 
     cloud = cloud_access.cloud(cloud_access.configuration(args), SystemClock())
-    everyone = cloud.hosts()
+    everyone, faults = cloud.hosts()
     named = [cloud_access.host_named(everyone, word) for word in args.hosts]
     listed = list(dict.fromkeys(named)) or list(everyone)
     answers = cloud_access.agents_of(host for host in listed if named or host.managed)
     if args.json:
         records = [_record(host, answers.get(host.name)) for host in listed]
-        print(json.dumps({"hosts": records, "faults": list(cloud.faults)}, indent=2))
+        print(json.dumps({"hosts": records, "faults": list(faults)}, indent=2))
     else:
         _show(listed, answers)
-        for fault in cloud.faults:
+        for fault in faults:
             sys.stderr.write(f"vmpack: {shown(fault)}\n")
-    return EXIT_WARNINGS if cloud.faults else 0
+    return EXIT_WARNINGS if faults else 0
 
 
 def agent_words(answer: AgentAnswer | None) -> str:

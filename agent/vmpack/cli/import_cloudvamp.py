@@ -118,9 +118,11 @@ def _read(files: list[Path]) -> dict[tuple[str, str], str]:
 def _with_server(found: dict[tuple[str, str], str]) -> dict[tuple[str, str], str]:
     """Server and port are one address for us."""
     server = found.pop(("one", "ONE_SERVER"), None)
-    port = found.pop(("one", "ONE_PORT"), "2633")
+    port = found.pop(("one", "ONE_PORT"), None)
     if server is not None:
-        found["one", "ONE_SERVER"] = f"{server}:{port}"
+        found["one", "ONE_SERVER"] = f"{server}:{port or 2633}"
+    elif port is not None:
+        _note("ONE_PORT", "not taken over: no ONE_SERVER is set that it could belong to")
     return found
 
 

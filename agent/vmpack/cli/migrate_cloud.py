@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     _only_own_options(args)
     clock = SystemClock()
     cloud = cloud_access.cloud(cloud_access.configuration(args), clock)
-    vm = cloud_access.vm_named(cloud.vms(), args.vm)
-    host = cloud_access.host_named(cloud.hosts(), args.destination)
+    vm = cloud_access.vm_named(cloud.vms()[0], args.vm)
+    host = cloud_access.host_named(cloud.hosts()[0], args.destination)
     if args.dry_run:
         return _try_dry(cloud, vm, host, args.json)
     view = _View(args.json)

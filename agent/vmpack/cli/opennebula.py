@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     plan = converter.plan(args.host, wanted)
     if plan.refusals or args.dry_run:
         return _say_plan(plan, args.json)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _end_in_order()
     done = converter.carry_out(plan, args.timeout)
     if args.json:
         print(_json(plan, done.status, done.detail, done.now.im_mad, done.now.vm_mad))
@@ -98,8 +99,25 @@ def run(args: argparse.Namespace) -> int:
     return 1 if done.status == "failed" else 0
 
 
+def _end_in_order() -> None:
+    """A stop, or a closed terminal, is as Ctrl-C; a second one does not disturb what puts things back."""
+    stops = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN
+    ]
+
+    def end(_number: int, _frame: object) -> None:
+        for number in stops:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in stops:
+        signal.signal(number, end)
+
+
 def _tell(text: str) -> None:
-    print(shown(text), file=sys.stderr, flush=True)
+    # A terminal that is closed must not end what puts the drivers back.
+    with contextlib.suppress(OSError):
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 def _say_plan(plan: ConversionPlan, as_json: bool) -> int:

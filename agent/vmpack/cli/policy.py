@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from vmpack.cli import agent_access
@@ -13,6 +14,7 @@ from vmpack.cli.policy_text import policy_words
 from vmpack.cli.safe_text import shown
 from vmpack.model.codec import encode
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.policy_namespace import OWNER_FIELDS
 
 DESCRIPTION = """\
 Show or set what holds for one VM instead of the host's settings. Without options it shows. What is
@@ -28,7 +30,7 @@ examples:
   vmpack policy db-1 --reset --shares 500          the same, but for these shares
 
 --json: uuid, name, policy {floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out,
-hold_until_s, nominal_bytes}; null means the host's setting.
+hold_until_s, nominal_bytes, of_owner [field]}; null means the host's setting.
 
 exit code: 0 ok, 2 no such VM or a value out of range, 69 no agent answers, 77 no permission."""
 
@@ -58,8 +60,14 @@ def add_parser(subparsers: Any) -> None:
     taking_part = parser.add_mutually_exclusive_group()
     taking_part.add_argument("--opt-out", action="store_true", help="leave this VM alone")
     taking_part.add_argument("--opt-in", action="store_true", help="let it take part again")
-    parser.add_argument(
+    forgetting = parser.add_mutually_exclusive_group()
+    forgetting.add_argument(
         "--reset", action="store_true", help="forget what is not named in this call, but for its nominal"
+    )
+    forgetting.add_argument(
+        "--of-owner",
+        action="store_true",
+        help="this is all that its owner asks of the cloud (vms --sync): what is set by hand stays",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     agent_access.add_arguments(parser)
@@ -69,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     """Show or set. Raises UnavailableError without an agent, AccessError without the rights."""
     wanted = changes(args)
     client = agent_access.client(args)
-    if wanted:
+    if args.of_owner:
+        wanted = _owners_changes(client.explain(args.vm).guest.policy, wanted)
+    if wanted or args.of_owner:
         kept = client.set_policy(args.vm, wanted)
         uuid, name, policy = kept.uuid, kept.name, kept.policy
     else:
@@ -81,6 +91,16 @@ def run(args: argparse.Namespace) -> int:
         own = policy_words(policy, time.time())
         print(f"{shown(name)}: {own or 'nothing of its own, the settings of the host hold'}")
     return 0
+
+
+def _owners_changes(present: GuestPolicy, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    from vmpack.decide.owners import with_wishes
+
+    asked = with_wishes(present, wanted)
+    nominal = {name: value for name, value in wanted.items() if name not in OWNER_FIELDS}
+    return (
+        {name: getattr(asked, name) for name in OWNER_FIELDS} | {"of_owner": list(asked.of_owner)} | nominal
+    )
 
 
 def changes(args: argparse.Namespace) -> dict[str, Any]:

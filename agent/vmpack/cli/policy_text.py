@@ -26,6 +26,11 @@ def policy_words(policy: GuestPolicy, now_s: float) -> str:
         parts.append(f"nominal {format_bytes(policy.nominal_bytes)} by its cloud")
     if policy.opt_out:
         parts.append("opted out")
+    if policy.of_owner:
+        names = (
+            name.removesuffix("_bytes").removesuffix("_ratio").replace("_", "-") for name in policy.of_owner
+        )
+        parts.append(f"asked for by its owner: {' '.join(names)}")
     if policy.hold_until_s is not None and policy.hold_until_s > now_s:
         parts.append(f"held {until_words(policy.hold_until_s)}")
     return ", ".join(parts)

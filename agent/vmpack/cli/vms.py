@@ -22,7 +22,8 @@ EXIT_WARNINGS = 3
 DESCRIPTION = """\
 Show the cloud's VMs: how much memory each was promised and has, why one is left alone, what its owner
 asked for and what its guest reports. With --sync what owners ask for is told to the agents of the
-hosts (by ssh), and what holds is told to the owners, who see it in `onevm show`; only what changed."""
+hosts (by ssh), and what holds is told to the owners, who see it in `onevm show`; only what changed. What
+was told of a VM that is now on a host without vmpack is taken back."""
 
 EPILOG = """\
 examples:
@@ -37,11 +38,12 @@ what an owner may set in the VM's attributes (USER_TEMPLATE), under OpenNebula:
   MIN_FREE_MEM     the least that is kept above use, in KiB
   VMPACK_SHARES    weight under scarcity, at most opennebula.shares_max
   VMPACK_OPT_OUT   yes: leave the VM alone
-what holds is in VMPACK_APPLIED_*: FLOOR, MIN_FREE and TARGET in KiB, MEM_OVER in percent, SHARES, OPT_OUT and
-POLICY (1: what the owner asked for).
+What an administrator has set for the VM (vmpack policy) holds instead; a floor or headroom below the host's
+own counts as the host's. What holds is in VMPACK_APPLIED_*: FLOOR, MIN_FREE and TARGET in KiB, MEM_OVER in
+percent, SHARES, OPT_OUT, POLICY (1: all that the owner asked for) and FAULT (what does not hold, and why).
 
 --json: vms [{id, name, domain, state, running, host_id, host_name, nominal_bytes, balloon_bytes,
-verdict, left_alone, policy, policy_named, policy_faults, told, policy_told, report {total_bytes,
+verdict, left_alone, policy, policy_named, policy_faults, policy_unclear, told, report {total_bytes,
 available_bytes, free_bytes, age_s} or null}], faults. With --sync: vms [{id, name, policy, told,
 status (done, planned, failed), detail}], faults.
 
@@ -68,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run and not args.sync:
         raise UsageError("--dry-run belongs to --sync", "without --sync nothing is changed anyway")
     cloud = cloud_access.cloud(cloud_access.configuration(args), SystemClock())
-    everyone = cloud.vms()
+    everyone, unread = cloud.vms()
     chosen = [cloud_access.vm_named(everyone, word) for word in args.vms] or list(everyone)
-    faults = list(cloud.faults)
+    faults = list(unread)
     if args.sync:
         from vmpack.cli import vms_sync
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmpack.cli import cloud_access
 from vmpack.cli.safe_text import shown
-from vmpack.errors import VmpackError
+from vmpack.errors import UnavailableError, VmpackError
 from vmpack.model.codec import encode
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Told:
 
 def run(cloud: Cloud, vms: list[CloudVm], faults: list[str], *, dry_run: bool, as_json: bool) -> int:
     """Sync these VMs. Raises CloudError when the hosts cannot be read; what fails later is told."""
-    told = [_carried_out(cloud, entry, dry_run) for entry in _wanted(cloud, vms, faults)]
+    wanted = _wanted(cloud, vms, faults)
+    told = [_owner_told(cloud, entry, dry_run) for entry in (wanted if dry_run else _agents_told(wanted))]
     changed = [entry for entry in told if entry.status != "kept"]
     if as_json:
         print(json.dumps({"vms": [_record(entry) for entry in changed], "faults": faults}, indent=2))
@@ -48,19 +49,17 @@ def run(cloud: Cloud, vms: list[CloudVm], faults: list[str], *, dry_run: bool, a
 
 
 def policy_options(policy: GuestPolicy) -> list[str]:
-    """The options of `vmpack policy` that set just this."""
-    options = ["--reset"]
-    if policy.floor_bytes is not None:
-        options += ["--floor", str(policy.floor_bytes)]
-    if policy.shares is not None:
-        options += ["--shares", str(policy.shares)]
-    if policy.headroom_ratio is not None:
-        options += ["--headroom", f"{policy.headroom_ratio:.6f}"]
-    if policy.headroom_min_bytes is not None:
-        options += ["--headroom-min", str(policy.headroom_min_bytes)]
-    if policy.nominal_bytes is not None:
-        options += ["--nominal", str(policy.nominal_bytes)]
-    return [*options, "--opt-out"] if policy.opt_out else options
+    """The options of `vmpack policy` that set just this, beside what an administrator set."""
+    written = {
+        "floor_bytes": ("--floor", str(policy.floor_bytes)),
+        "shares": ("--shares", str(policy.shares)),
+        "headroom_ratio": ("--headroom", f"{policy.headroom_ratio or 0:.6f}"),
+        "headroom_min_bytes": ("--headroom-min", str(policy.headroom_min_bytes)),
+        "opt_out": ("--opt-out",),
+    }
+    asked = [word for field, words in written.items() if field in policy.of_owner for word in words]
+    nominal = [] if policy.nominal_bytes is None else ["--nominal", str(policy.nominal_bytes)]
+    return ["--of-owner", *asked, *nominal]
 
 
 def _wanted(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[Told]:
@@ -69,9 +68,9 @@ def _wanted(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[Told]:
 
     running = [vm for vm in vms if vm.running]
     needed = {vm.host_id for vm in running}
-    known = cloud.hosts()
+    known, more = cloud.hosts()
+    faults += more
     hosts = [host for host in known if host.managed and host.id in needed]
-    faults += cloud.faults
     answers = cloud_access.agents_of(hosts)
     by_id = {host.id: answers.get(host.name) for host in hosts}
     faults += [
@@ -79,6 +78,7 @@ def _wanted(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[Told]:
         for name, answer in answers.items()
         if isinstance(answer, NoReport)
     ]
+    faults += [f"{vm.name} ({vm.id}): {fault}" for vm in running for fault in vm.policy_faults]
     not_ours = {host.id for host in known if not host.managed}
     wanted = []
     for vm in running:
@@ -91,16 +91,41 @@ def _wanted(cloud: Cloud, vms: list[CloudVm], faults: list[str]) -> list[Told]:
     return wanted
 
 
-def _carried_out(cloud: Cloud, entry: Told, dry_run: bool) -> Told:
+def _agents_told(wanted: list[Told]) -> list[Told]:
+    """Hosts at once, the VMs of one in turn; one that is not reached is not asked again."""
+    from vmpack.clouds.agents import at_once
+
+    by_host: dict[str, list[Told]] = {}
+    for entry in wanted:
+        by_host.setdefault(entry.vm.host_name, []).append(entry)
+    return [entry for entries in at_once(_host_told, list(by_host.values())) for entry in entries]
+
+
+def _host_told(entries: list[Told]) -> list[Told]:
     from vmpack.clouds.agents import tell
 
+    told, lost = [], ""
+    for entry in entries:
+        if entry.policy is not None and lost:
+            entry = replace(entry, status="failed", detail=lost)
+        elif entry.policy is not None:
+            try:
+                tell(entry.vm.host_name, ["policy", entry.vm.domain, *policy_options(entry.policy)])
+            except UnavailableError as error:
+                lost = str(error)
+                entry = replace(entry, status="failed", detail=lost)
+            except VmpackError as error:
+                entry = replace(entry, status="failed", detail=str(error))
+        told.append(entry)
+    return told
+
+
+def _owner_told(cloud: Cloud, entry: Told, dry_run: bool) -> Told:
     if entry.policy is None and not entry.values:
         return replace(entry, status="kept")
-    if dry_run:
+    if dry_run or entry.status == "failed":
         return entry
     try:
-        if entry.policy is not None:
-            tell(entry.vm.host_name, ["policy", entry.vm.domain, *policy_options(entry.policy)])
         if entry.values:
             cloud.tell_owner(entry.vm, entry.values)
     except VmpackError as error:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from vmpack.errors import BadDataError, CloudError, UnavailableError
 from vmpack.model.cluster import AgentAnswer, AgentReport, NoReport, ReportedVm
 from vmpack.model.codec import decode, encode
 from vmpack.model.guest import GuestPolicy
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR")
 ANSWER_TIME_S = 30.0
@@ -29,8 +32,13 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:-]{0,253}[A-Za-z0-9_])?\Z")
 
 def reports(host_names: Sequence[str]) -> dict[str, AgentAnswer]:
     """What each host's agent says, by host name; a host that does not answer is a NoReport."""
+    return dict(zip(host_names, at_once(report, host_names), strict=True))
+
+
+def at_once(work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    """What `work` gives for each, several at a time."""
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        return dict(zip(host_names, pool.map(report, host_names), strict=True))
+        return list(pool.map(work, items))
 
 
 def report(host_name: str) -> AgentAnswer:
@@ -44,7 +52,10 @@ def report(host_name: str) -> AgentAnswer:
 
 
 def tell(host_name: str, words: Sequence[str]) -> None:
-    """Run `vmpack WORDS` on that host. Raises CloudError with what it said when that fails."""
+    """Run `vmpack WORDS` on that host.
+
+    Raises CloudError with what it said when that fails, UnavailableError when the host is not reached.
+    """
     _said(host_name, words, accepted=(0,))
 
 
@@ -66,6 +77,8 @@ def _said(host_name: str, words: Sequence[str], accepted: tuple[int, ...]) -> by
         raise UnavailableError(f"no answer by ssh within {ANSWER_TIME_S:g} s", "look at that host") from error
     except OSError as error:
         raise UnavailableError(f"ssh cannot be run: {error.strerror}", "install the ssh client") from error
+    if done.returncode == 255:
+        raise UnavailableError(_complaint(done), f"try: ssh {host_name} vmpack {words[0]}")
     if done.returncode not in accepted:
         raise CloudError(_complaint(done), f"try: ssh {host_name} vmpack {words[0]}")
     if len(done.stdout) > _ANSWER_LARGEST_BYTES:

@@ -6,7 +6,7 @@ Promises of every implementation: each call ends within a deadline of its own; w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 from vmpack.model.cluster import Applied, CloudHost, CloudVm, MoveState, MoveTicket
@@ -20,22 +20,18 @@ class Cloud(Protocol):
         """Which one and where, for people."""
         ...
 
-    @property
-    def faults(self) -> Sequence[str]:
-        """What of the newest answers could not be read, in words."""
+    def hosts(self) -> tuple[tuple[CloudHost, ...], tuple[str, ...]]:
+        """All hosts, sorted by name; and one sentence for each that cannot be read."""
         ...
 
-    def hosts(self) -> tuple[CloudHost, ...]:
-        """All hosts, sorted by name."""
-        ...
-
-    def vms(self) -> tuple[CloudVm, ...]:
-        """All VMs that this user may see and that are not done, sorted by id."""
+    def vms(self) -> tuple[tuple[CloudVm, ...], tuple[str, ...]]:
+        """All VMs that this user may see and that are not done, sorted by id; sentences as for hosts."""
         ...
 
     def grant(self, host: CloudHost, granted_bytes: int) -> None:
         """Let the scheduler use `host.base_bytes + granted_bytes`; 0 puts back what was there before us.
 
+        0 is possible with a `fault`, too, and where a host is only `marked`.
         Raises CloudChangedError, and changes nothing, when somebody changed the host's reservation meanwhile.
         """
         ...

@@ -5,7 +5,7 @@ Nothing is written that was not looked at right before; templates are appended t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from vmpack.clock import Clock
 from vmpack.clouds import opennebula_migration as migration
@@ -43,43 +43,37 @@ class OpenNebula:
         self._client = client
         self._clock = clock
         self._shares_max = shares_max
-        self._faults: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """See Cloud."""
         return f"OpenNebula at {self._client.endpoint}"
 
-    @property
-    def faults(self) -> Sequence[str]:
-        """See Cloud."""
-        return self._faults
-
-    def hosts(self) -> tuple[CloudHost, ...]:
+    def hosts(self) -> tuple[tuple[CloudHost, ...], tuple[str, ...]]:
         """See Cloud."""
         clusters = self._clusters()
         found, faults = read_hosts(self._client.text("hostpool.info"))
-        self._faults = faults
         hosts = [cloud_host(host, clusters) for host in found]
-        return tuple(sorted(hosts, key=lambda host: (host.name, int(host.id))))
+        return tuple(sorted(hosts, key=lambda host: (host.name, int(host.id)))), faults
 
-    def vms(self) -> tuple[CloudVm, ...]:
+    def vms(self) -> tuple[tuple[CloudVm, ...], tuple[str, ...]]:
         """See Cloud."""
         found, faults = read_vms(self._client.text("vmpool.infoextended", *ALL_VMS))
-        self._faults = faults
         # Pools leave out what was measured, and pyone's records what their schema does not name.
         measured = read_monitoring(self._client.text("vmpool.monitoring", ALL_VMS[0], NEWEST))
         now_s, none = self._clock.wall_s(), dict[str, str]()
-        return tuple(
+        vms = (
             cloud_vm(vm, measured.get(vm.id, none), now_s, self._shares_max)
             for vm in sorted(found, key=lambda vm: vm.id)
         )
+        return tuple(vms), faults
 
     def grant(self, host: CloudHost, granted_bytes: int) -> None:
         """See Cloud."""
         clusters, now = self._clusters(), self._host(host.id)
         seen = cloud_host(now, clusters)
-        if (seen.base_bytes, seen.granted_bytes) != (host.base_bytes, host.granted_bytes) or seen.fault:
+        changed = (seen.base_bytes, seen.granted_bytes) != (host.base_bytes, host.granted_bytes)
+        if changed or (seen.fault and granted_bytes):
             raise CloudChangedError(
                 f"the reservation of {host.name} was changed meanwhile, to {seen.base_words or 'none'}",
                 "run it again: it goes by what is there then",

@@ -30,12 +30,14 @@ CONNECT_TIME_S = 5.0
 ANSWER_LARGEST_BYTES = 256 * 2**20
 _CHUNK_BYTES = 64 * 1024
 _LONGEST_MESSAGE = 400
+NOT_AUTHORIZED = 0x0200
+LOCKED = 0x8000
 _KINDS: dict[int, tuple[type[CloudError], str]] = {
     0x0100: (CloudAccessError, "check the user and password or token in the auth file (oneuser login)"),
-    0x0200: (CloudAccessError, "run as oneadmin or as a user of the group oneadmin"),
+    NOT_AUTHORIZED: (CloudAccessError, "run as oneadmin or as a user of the group oneadmin"),
     0x0400: (CloudGoneError, "`vmpack hosts` and `vmpack vms` show what is there"),
     0x0800: (CloudError, "the reason is oned's own; /var/log/one/oned.log may say more"),
-    0x8000: (CloudBusyError, "it is locked: `onevm unlock` ends that"),
+    LOCKED: (CloudBusyError, "it is locked: `onevm unlock` ends that"),
     0x10000: (CloudBusyError, "oned elects a leader; try again in a moment"),
 }
 _OWN_FAULT = "see /var/log/one/oned.log on the front-end"
@@ -91,6 +93,8 @@ class OpenNebulaClient:
 
     def _refused(self, answer: list[Any] | tuple[Any, ...]) -> CloudError:
         code = answer[2] if len(answer) > 2 else 0
+        # A lock is told as missing rights, also to oneadmin.
+        code = LOCKED if code == NOT_AUTHORIZED and "is locked" in str(answer[1]) else code
         kind, hint = _KINDS.get(code if type(code) is int else 0, (CloudError, _OWN_FAULT))
         return kind(f"OpenNebula refuses: {self._safe(answer[1])}", hint)
 
@@ -124,7 +128,7 @@ def _server(endpoint: str, session: str, timeout_s: float) -> Any:
     except ImportError as error:
         raise UnavailableError(
             f"Python's {error.name or 'pyone'} is not installed, without which OpenNebula is not asked",
-            "install vmpack with its extra `opennebula`: pip install 'vmpack[opennebula]'",
+            "run ./install.sh opennebula again, or pip with the extra `opennebula` where pip did it",
         ) from error
     # From 7.2 on OneServer may choose gRPC by the environment.
     newer = getattr(pyone, "server_xrpc", None)

@@ -7,7 +7,7 @@ cannot work is refused before anything is changed; whatever happens afterwards, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,7 +15,14 @@ from vmpack.clock import Clock
 from vmpack.clouds import opennebula_reserve as reserve
 from vmpack.clouds.opennebula_policy import APPLIED
 from vmpack.clouds.opennebula_text import template_text
-from vmpack.clouds.opennebula_xml import HostXml, VmXml, read_host, read_hosts, read_vm
+from vmpack.clouds.opennebula_xml import (
+    HostXml,
+    VmXml,
+    read_driver_names,
+    read_host,
+    read_hosts,
+    read_vm,
+)
 from vmpack.errors import CloudAccessError, CloudError, CloudGoneError, UsageError, VmpackError
 
 OURS = "vmpack"
@@ -31,7 +38,6 @@ _GPU_TOTALS = "COUNT MIG_COUNT IDLE FAULTS MEMORY_TOTAL MEMORY_USED UTILIZATION 
 UNTOLD = (
     *("PACKEDMEMORY", "OFFEREDMEMORY", "VMPACK_STATE", "VMPACK_VERSION"),
     *("GPU", *(f"GPU_{name}" for name in _GPU_TOTALS.split())),
-    *(reserve.KEPT, reserve.WRITTEN, reserve.GRANTED, reserve.CHANGED),
 )
 """oned keeps for ever what was told once: this no longer holds when our probes tell nothing more."""
 
@@ -200,7 +206,7 @@ class Converter:
                 f"oned knows no VM_MAD {target.vm_mad!r}: `./install.sh opennebula --edit` on the front-end, "
                 "then restart opennebula"
             )
-        if not target.ours and host.template.values.get(reserve.WRITTEN, ""):
+        if target.im_mad != OURS and reserve.stands(host.template):
             refusals.append(
                 f"memory of it is granted to the scheduler: first `vmpack grant {host.name} --off`"
             )
@@ -212,9 +218,7 @@ class Converter:
             told = self._client.text("system.config")
         except CloudAccessError:
             return frozenset()
-        parts = re.findall(r"<VM_MAD>(.*?)</VM_MAD>", told, re.DOTALL)
-        names = (re.search(r"<NAME>(?:<!\[CDATA\[)?([^<\]]*)", part) for part in parts)
-        return frozenset(name.group(1) for name in names if name)
+        return read_driver_names(told, "VM_MAD")
 
     def _switch(self, plan: ConversionPlan, drivers: Drivers) -> None:
         """Without OFFLINE between them the old client would run on and the new one would never start."""
@@ -223,8 +227,8 @@ class Converter:
         try:
             self._client.number("host.status", host_id, TAKE_OFFLINE)
             self._clock.wait(PAUSE_S)
-            stale = () if drivers.im_mad == OURS else _stale(self._host(host_id))
-            self._client.number("host.update", host_id, _update(drivers, plan, stale), 1)
+            gone = {} if drivers.im_mad == OURS else _gone(self._host(host_id))
+            self._client.number("host.update", host_id, _update(drivers, plan, gone), 1)
             found = self._host(host_id)
             if Drivers(found.im_mad, found.vm_mad) != drivers:
                 raise CloudError(
@@ -256,17 +260,21 @@ class Converter:
                 return "the wait was ended"
 
 
-def _stale(host: HostXml) -> tuple[str, ...]:
-    """Names that our probes have told; none where they never spoke, for then they are somebody else's."""
+def _gone(host: HostXml) -> Mapping[str, str | None]:
+    """What is taken back with our drivers: a grant, made since it was looked for, and what our probes told.
+
+    Names are somebody else's where our probes never spoke.
+    """
     told = {*host.template.values, *host.template.vectors}
-    return tuple(name for name in UNTOLD if name in told) if "VMPACK_VERSION" in told else ()
+    names = [name for name in UNTOLD if name in told] if "VMPACK_VERSION" in told else []
+    return {**dict.fromkeys(names), **reserve.put_back(host.template)}
 
 
-def _update(drivers: Drivers, plan: ConversionPlan, stale: Sequence[str]) -> str:
+def _update(drivers: Drivers, plan: ConversionPlan, gone: Mapping[str, str | None]) -> str:
     """Attributes to append."""
     values: dict[str, str | None] = {"IM_MAD": drivers.im_mad, "VM_MAD": drivers.vm_mad}
     values |= zip(BEFORE, _before(drivers, plan), strict=True)
-    return template_text(values | dict.fromkeys(stale))
+    return template_text({**values, **gone})
 
 
 def _before(drivers: Drivers, plan: ConversionPlan) -> tuple[str, str] | tuple[None, None]:

@@ -34,6 +34,7 @@ def cloud_host(host: HostXml, clusters: Mapping[int, ClusterXml]) -> CloudHost:
         base_bytes=host.total_bytes - found.base_kib * KIB,
         promised_bytes=host.usage_bytes,
         granted_bytes=None if found.granted_kib is None else found.granted_kib * KIB,
+        marked=found.marked,
         granted_s=found.changed_s,
         base_words=_words(found),
         domains=tuple(f"one-{number}" for number in host.vm_ids),

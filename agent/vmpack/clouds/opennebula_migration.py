@@ -7,6 +7,8 @@ puts another behind it, on the old host.
 
 from __future__ import annotations
 
+import re
+
 from vmpack.clouds.opennebula_vms import ACTIVE, MIGRATE, is_pinned, is_running, state_name
 from vmpack.clouds.opennebula_xml import HostXml, VmXml
 from vmpack.model.cluster import MoveState, MoveTicket
@@ -31,6 +33,11 @@ def refusals(vm: VmXml, host: HostXml) -> tuple[str, ...]:
         found.append("it has a PCI device, which cannot go along while it runs")
     if any(disk.get("TYPE", "").upper() == "FILESYSTEM" for disk in vm.template.vectors.get("DISK", ())):
         found.append("it has a FILESYSTEM disk")
+    if vm.locked:
+        found.append(f"it is locked: `onevm unlock {vm.id}` ends that")
+    clusters = re.findall(r"\bCLUSTER_ID *= *([0-9]+)", vm.template.values.get("AUTOMATIC_REQUIREMENTS", ""))
+    if clusters and str(host.cluster_id) not in clusters:
+        found.append(f"{host.name} is in cluster {host.cluster_id}, what it uses in {', '.join(clusters)}")
     if host.state not in _PLACEABLE:
         found.append(f"{host.name} is not monitored at present")
     free_bytes = host.max_bytes - host.usage_bytes
@@ -38,6 +45,11 @@ def refusals(vm: VmXml, host: HostXml) -> tuple[str, ...]:
         found.append(
             f"{host.name} has {format_bytes(max(0, free_bytes))} for the scheduler, "
             f"it needs {format_bytes(vm.memory_bytes)} (vmpack grant may raise that)"
+        )
+    free_pct = host.max_cpu_pct - host.cpu_usage_pct
+    if free_pct < vm.cpu_pct:
+        found.append(
+            f"{host.name} has {max(0, free_pct) / 100:g} CPUs left to promise, it needs {vm.cpu_pct / 100:g}"
         )
     return tuple(found)
 

@@ -18,8 +18,7 @@ from vmpack.units import KIB, MIB, format_bytes, parse_bytes
 
 APPLIED = "VMPACK_APPLIED_"
 """What holds is told under these names."""
-OF_OWNER = f"{APPLIED}POLICY"
-"""1 where it is what the owner asked for."""
+_FAULT_LONGEST = 256
 TARGET_STEP_BYTES = 16 * MIB
 """A target moves all the time, and each telling is a row written in oned's database."""
 
@@ -28,10 +27,11 @@ _LONGEST = 32
 
 def read_policy(
     user_template: Mapping[str, str], nominal_bytes: int, shares_max: int
-) -> tuple[GuestPolicy, bool, tuple[str, ...]]:
-    """The policy, whether anything was asked for, and one sentence for each part that cannot be meant."""
+) -> tuple[GuestPolicy, bool, tuple[str, ...], tuple[str, ...]]:
+    """The policy, and whether anything was asked for; what cannot be meant: sentences, and the fields."""
     values: dict[str, Any] = {}
     faults: list[str] = []
+    unclear: set[str] = set()
     named = False
     for name, (field, read, wanted) in _READERS.items():
         text = user_template.get(name, "").strip()
@@ -44,6 +44,7 @@ def read_policy(
             values[field] = read(text)
         except (ValueError, OverflowError):
             faults.append(f"{name}={text!r:.40} is not {wanted}")
+            unclear.add(field)
     for name, field in (("VMPACK_FLOOR", "floor_bytes"), ("MIN_FREE_MEM", "headroom_min_bytes")):
         if values.get(field, 0) > nominal_bytes:
             faults.append(f"{name} is above its memory, {format_bytes(nominal_bytes)}: that holds")
@@ -51,7 +52,8 @@ def read_policy(
     if values.get("shares", 0) > shares_max:
         faults.append(f"VMPACK_SHARES is above {shares_max}, the most that an owner may set: that holds")
         values["shares"] = shares_max
-    return GuestPolicy(**values), named, tuple(faults)
+    asked = tuple(sorted(field for field, value in values.items() if value is not False))
+    return GuestPolicy(**values, of_owner=asked), named, tuple(faults), tuple(sorted(unclear - values.keys()))
 
 
 def applied_texts(applied: Applied) -> dict[str, str]:
@@ -60,7 +62,8 @@ def applied_texts(applied: Applied) -> dict[str, str]:
     if target is not None:
         target = -(-target // TARGET_STEP_BYTES) * TARGET_STEP_BYTES
     return {
-        OF_OWNER: "1" if applied.of_owner else "0",
+        f"{APPLIED}POLICY": "1" if applied.of_owner and not applied.faults else "0",
+        f"{APPLIED}FAULT": _plain("; ".join(applied.faults)),
         f"{APPLIED}FLOOR": _kib(applied.floor_bytes if policy.floor_bytes is None else policy.floor_bytes),
         f"{APPLIED}MEM_OVER": ""
         if policy.headroom_ratio is None
@@ -70,6 +73,11 @@ def applied_texts(applied: Applied) -> dict[str, str]:
         f"{APPLIED}OPT_OUT": "1" if policy.opt_out else "0",
         f"{APPLIED}TARGET": _kib(target),
     }
+
+
+def _plain(text: str) -> str:
+    """As template text can hold it: what owners wrote is in it."""
+    return re.sub(r"[^ !#-\[^-~]", "_", text)[:_FAULT_LONGEST]
 
 
 def _kib(amount_bytes: int | None) -> str:

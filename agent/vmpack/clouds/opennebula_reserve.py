@@ -22,6 +22,8 @@ GRANTED = "VMPACK_GRANTED"
 CHANGED = "VMPACK_GRANT_TIME"
 """Unix time of the newest change."""
 
+OURS = (KEPT, WRITTEN, GRANTED, CHANGED)
+
 _LARGEST_KIB = 2**53
 _LARGEST_PCT = 10_000
 
@@ -35,10 +37,12 @@ class Reservation:
     base_kib: int
     """What he keeps from the scheduler, the cluster's value counted in; negative: he overcommits."""
     granted_kib: int | None
-    """None where nothing of ours is set."""
+    """None where nothing of ours is set; where `fault` is of the base, oned goes without one."""
+    marked: bool
+    """Names of ours stand there: with a grant, or left behind when somebody set another value."""
     changed_s: float | None
     fault: str = ""
-    """Why it is not touched."""
+    """Why nothing can be granted."""
 
 
 def reserved_kib(value: str, total_kib: int) -> int | None:
@@ -54,10 +58,16 @@ def reserved_kib(value: str, total_kib: int) -> int | None:
     return total_kib - int(total_kib * (1 - int(match[1]) / 100.0))
 
 
+def stands(host: Template) -> bool:
+    """What is reserved there is what we wrote, and not an administrator's value."""
+    ours = host.values.get(WRITTEN, "").strip()
+    return bool(ours) and host.values.get(RESERVED, "").strip() == ours
+
+
 def reservation(host: Template, cluster: Template, total_kib: int) -> Reservation:
     """Read what is reserved from the templates of a host and of its cluster."""
     present, written = host.values.get(RESERVED, ""), host.values.get(WRITTEN, "").strip()
-    ours = bool(written) and present.strip() == written
+    ours = stands(host)
     own = host.values.get(KEPT, "") if ours else present
     inherited = cluster.values.get(RESERVED, "")
     fault = ""
@@ -74,19 +84,30 @@ def reservation(host: Template, cluster: Template, total_kib: int) -> Reservatio
     return Reservation(
         own=own,
         base_kib=base or 0,
-        granted_kib=None if base is None or set_kib is None else base - set_kib,
+        granted_kib=None if set_kib is None else (base or 0) - set_kib,
+        marked=bool(written or host.values.get(KEPT)),
         changed_s=_time(host.values.get(CHANGED, "")),
         fault=fault,
     )
 
 
 def written(found: Reservation, granted_kib: int, now_s: float) -> Mapping[str, str]:
-    """The attributes that grant so much; with 0 those that put the administrator's own value back."""
+    """The attributes that grant so much; with 0 those that put the administrator's own value back.
+
+    A value that he has set himself since is left as it is.
+    """
     when = {CHANGED: str(int(now_s)), GRANTED: str(granted_kib)}
     if granted_kib == 0:
-        return {RESERVED: found.own, KEPT: "", WRITTEN: "", **when}
+        back = {} if found.granted_kib is None else {RESERVED: found.own}
+        return {**back, KEPT: "", WRITTEN: "", **when}
     ours = str(found.base_kib - granted_kib)
     return {RESERVED: ours, KEPT: found.own, WRITTEN: ours, **when}
+
+
+def put_back(host: Template) -> Mapping[str, str | None]:
+    """The attributes that leave nothing of ours, whatever else is set there. None: no longer."""
+    gone: dict[str, str | None] = {name: None for name in OURS if name in host.values}
+    return {**gone, RESERVED: host.values.get(KEPT, "")} if stands(host) else gone
 
 
 def _time(text: str) -> float | None:

@@ -9,7 +9,7 @@ from vmpack.errors import CloudError
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 _VALUE = re.compile(r"[ !#-\[^-~]{0,256}\Z")
-"""Printable ASCII without quote and backslash."""
+"""Printable ASCII without quote, backslash and closing bracket."""
 
 
 def template_text(values: Mapping[str, str | None]) -> str:
@@ -19,7 +19,7 @@ def template_text(values: Mapping[str, str | None]) -> str:
     """
     for name, given in values.items():
         value = given or ""
-        if not _NAME.match(name) or not _VALUE.match(value) or "]]>" in value:
+        if not _NAME.match(name) or not _VALUE.match(value):
             raise CloudError(
                 f"{name}={value!r:.80} cannot be written to OpenNebula", "this is vmpack's mistake"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from vmpack.clouds.opennebula_policy import APPLIED, OF_OWNER, read_policy
+from vmpack.clouds.opennebula_policy import APPLIED, read_policy
 from vmpack.clouds.opennebula_xml import VmXml
 from vmpack.model.cluster import CloudVm, GuestReport
 from vmpack.units import KIB
@@ -66,7 +66,7 @@ def is_pinned(vm: VmXml) -> bool:
 
 def cloud_vm(vm: VmXml, measured: Mapping[str, str], now_s: float, shares_max: int) -> CloudVm:
     """The VM as a record. `measured` is what the probes said last, `now_s` Unix time."""
-    policy, named, faults = read_policy(vm.user_template.values, vm.memory_bytes, shares_max)
+    policy, named, faults, unclear = read_policy(vm.user_template.values, vm.memory_bytes, shares_max)
     stay = vm.history[-1] if vm.history and vm.state == ACTIVE else None
     idle = () if is_running(vm) else (f"it is {state_name(vm)}",)
     return CloudVm(
@@ -82,10 +82,10 @@ def cloud_vm(vm: VmXml, measured: Mapping[str, str], now_s: float, shares_max: i
         policy=policy,
         policy_named=named,
         policy_faults=faults,
+        policy_unclear=unclear,
         told=tuple(
             sorted((name, text) for name, text in vm.user_template.values.items() if name.startswith(APPLIED))
         ),
-        policy_told=vm.user_template.values.get(OF_OWNER) == "1",
         balloon_bytes=_kib(measured, "REALMEMORY") if is_running(vm) else None,
         verdict=measured.get("VMPACK_STATE", "")[:40] if is_running(vm) else "",
         report=guest_report(vm.user_template.values, vm.memory_bytes, now_s),

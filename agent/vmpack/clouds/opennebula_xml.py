@@ -11,6 +11,7 @@ are read here.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,10 @@ class VmXml:
     memory_bytes: int
     """TEMPLATE/MEMORY: what the owner pays for."""
     vcpus: int
+    cpu_pct: int
+    """What it is promised, 100 for a whole CPU."""
+    locked: bool
+    """On whatever level: none of them lets it be migrated."""
     deploy_id: str
     template: Template
     user_template: Template
@@ -95,6 +100,9 @@ class HostXml:
     """What the scheduler may fill: total less RESERVED_MEM."""
     usage_bytes: int
     """The sum of its VMs' TEMPLATE/MEMORY."""
+    max_cpu_pct: int
+    """What the scheduler may fill, 100 for each CPU."""
+    cpu_usage_pct: int
     vm_ids: tuple[int, ...]
     template: Template
 
@@ -141,6 +149,16 @@ def read_hosts(text: str) -> tuple[tuple[HostXml, ...], tuple[str, ...]]:
 def read_clusters(text: str) -> tuple[tuple[ClusterXml, ...], tuple[str, ...]]:
     """A <CLUSTER_POOL>: its clusters, and one sentence for each that cannot be read. Raises CloudError."""
     return _pool(text, "CLUSTER_POOL", "CLUSTER", _cluster)
+
+
+def read_driver_names(text: str, kind: str) -> frozenset[str]:
+    """The names in oned's configuration of its drivers of one kind: VM_MAD. Raises CloudError."""
+
+    def read() -> frozenset[str]:
+        root = _root(text, "OPENNEBULA_CONFIGURATION", DOCUMENT_LARGEST_CHARACTERS)
+        return frozenset(_own(driver, ("NAME",))["NAME"] for driver in root.iterfind(kind)) - {""}
+
+    return _checked("configuration", read)
 
 
 def read_monitoring(text: str) -> Mapping[int, Mapping[str, str]]:
@@ -214,6 +232,8 @@ def _vm(element: Element) -> VmXml:
         lcm_state=_number(own, "LCM_STATE"),
         memory_bytes=_number(template.values, "MEMORY") * MIB,
         vcpus=_number(template.values, "VCPU", 1),
+        cpu_pct=_percent(template.values, "CPU"),
+        locked=element.findtext("LOCK/LOCKED", "0").strip() not in ("", "0"),
         deploy_id=own["DEPLOY_ID"],
         template=template,
         user_template=_template(element.find("USER_TEMPLATE")),
@@ -233,7 +253,7 @@ def _host(element: Element) -> HostXml:
     share = element.find("HOST_SHARE")
     if share is None:
         raise ValueError("HOST_SHARE is missing")
-    sizes = _own(share, ("TOTAL_MEM", "MAX_MEM", "MEM_USAGE"))
+    sizes = _own(share, ("TOTAL_MEM", "MAX_MEM", "MEM_USAGE", "MAX_CPU", "CPU_USAGE"))
     return HostXml(
         id=_number(own, "ID"),
         name=own["NAME"],
@@ -246,6 +266,8 @@ def _host(element: Element) -> HostXml:
         # An administrator may reserve more than there is.
         max_bytes=_number(sizes, "MAX_MEM", least=-NUMBER_LARGEST) * KIB,
         usage_bytes=_number(sizes, "MEM_USAGE") * KIB,
+        max_cpu_pct=_number(sizes, "MAX_CPU", 0, least=-NUMBER_LARGEST),
+        cpu_usage_pct=_number(sizes, "CPU_USAGE", 0),
         vm_ids=tuple(_number({"ID": leaf.text or ""}, "ID") for leaf in element.iterfind("VMS/ID")),
         template=_template(element.find("TEMPLATE")),
     )
@@ -294,6 +316,12 @@ def _number(values: Mapping[str, str], name: str, missing: int | None = None, *,
     return number
 
 
+def _percent(values: Mapping[str, str], name: str) -> int:
+    """A share such as 0.5 as percent; 0 where it is not understood: only oned judges then."""
+    text = values.get(name, "").strip()
+    return int(float(text) * 100) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else 0
+
+
 def _defused() -> Any:
     try:
         import defusedxml
@@ -315,5 +343,5 @@ def _reader(names: tuple[str, ...]) -> Any:
 def _not_installed(module: str) -> UnavailableError:
     return UnavailableError(
         f"Python's {module} is not installed, without which OpenNebula's XML is not read",
-        "install vmpack with its extra `opennebula`: pip install 'vmpack[opennebula]'",
+        "run ./install.sh opennebula again, or pip with the extra `opennebula` where pip did it",
     )

@@ -18,6 +18,7 @@ from vmpack.decide.stance import Stance
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import LearnedUse, Reason, RememberedGuest
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.model.settings import MemorySettings
 from vmpack.units import MIB
 
@@ -52,7 +53,7 @@ def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes, bra
     A VM whose guest killed something keeps its nominal; while the host is `braked` no more than it has.
     """
     floor = guest.policy.floor_bytes
-    if floor is None:
+    if floor is None or ("floor_bytes" in guest.policy.of_owner and floor < limits.floor_bytes):
         floor = limits.floor_bytes
     nominal, balloon = guest.nominal_bytes, guest.balloon_bytes
     if floor > nominal:
@@ -133,9 +134,16 @@ def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot
         return Reason("not_running", {}, guest.state)
     if policy.hold_until_s is not None and policy.hold_until_s > host.wall_s:
         return Reason("on_hold", {"hold_until_s": policy.hold_until_s})
+    if _held_by_action(policy.action_until_s, host.wall_s):
+        return Reason("action_running")
     if policy.opt_out and guest.balloon_bytes >= ceiling_bytes(guest, known):
         return Reason("opt_out")
     return None
+
+
+def _held_by_action(until_s: float | None, wall_s: float) -> bool:
+    """False, too, for a time that only another host's clock, or one that was set back, can have brought."""
+    return until_s is not None and 0 < until_s - wall_s <= 2 * ACTION_HOLD_S
 
 
 def _silent(
@@ -223,10 +231,12 @@ def _need(
 def _elastic(guest: GuestSnapshot, use: LearnedUse, rules: Stance) -> tuple[int, int]:
     """The rise that the guest seldom passes, and all its elastic headroom."""
     policy, rises = guest.policy, use.rises
-    ratio, smallest = policy.headroom_ratio, policy.headroom_min_bytes
-    if smallest is None:
+    ratio, smallest, of_owner = policy.headroom_ratio, policy.headroom_min_bytes, policy.of_owner
+    if ratio is None or ("headroom_ratio" in of_owner and ratio < rules.headroom_ratio):
+        ratio = rules.headroom_ratio
+    if smallest is None or ("headroom_min_bytes" in of_owner and smallest < rules.headroom_min_bytes):
         smallest = rules.headroom_min_bytes
-    elastic = int((rules.headroom_ratio if ratio is None else ratio) * use.used_bytes)
+    elastic = int(ratio * use.used_bytes)
     if elastic < smallest:
         elastic = smallest
     usual = 0

@@ -63,6 +63,10 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "not_running": ("it is not running ({note})", "resuming or starting the VM"),
     "on_hold": ("the administrator put it on hold", "vmpack hold VM --off"),
+    "action_running": (
+        "an action of its cloud is at work on it; it is left alone meanwhile",
+        "the end of that action, half a minute later at most",
+    ),
     "opt_out": ("its owner opted out", "vmpack policy VM --opt-in"),
     "opt_out_gives_back": (
         "its owner opted out, so it gets back all that was promised (now {balloon_bytes})",

@@ -20,23 +20,23 @@ from vmpack.units import format_bytes, format_seconds
 
 def plan_grant(
     host: CloudHost,
-    nominals: Mapping[str, int],
+    nominals: Mapping[str, int] | None,
     answer: AgentAnswer,
     settings: GrantSettings,
     now_s: float,
 ) -> GrantPlan:
     """What the scheduler shall be granted on this host now.
 
-    `nominals` are those of the cloud's VMs in bytes, by libvirt name or UUID; `now_s` is Unix time.
+    `nominals` are those of the cloud's VMs in bytes, by libvirt name or UUID; None where they cannot be read:
+    then nothing is raised. `now_s` is Unix time.
     """
     present = host.granted_bytes or 0
-    if host.fault:
-        return GrantPlan(host, present, False, host.fault)
-    refusal = _refusal(host, answer)
+    refusal = host.fault or _refusal(host, answer)
     if refusal:
         return _withdrawn(host, refusal)
     assert isinstance(answer, AgentReport)
-    packed, arriving = packed_bytes(host, nominals, answer), arriving_bytes(host, nominals, answer)
+    known = nominals or {}
+    packed, arriving = packed_bytes(host, known, answer), arriving_bytes(host, known, answer)
     room = min(answer.offered_bytes, answer.capacity_bytes) - arriving
     fitting = fitting_bytes(packed, room, host.base_bytes - host.promised_bytes, settings.factor)
     target = fitting - fitting % settings.step_bytes
@@ -50,6 +50,8 @@ def plan_grant(
         return GrantPlan(host, target, True, f"lowered: {numbers}")
     if target <= present:
         return GrantPlan(host, present, False, f"stays: {numbers}")
+    if nominals is None:
+        return GrantPlan(host, present, False, f"not raised, for the cloud's VMs cannot be read: {numbers}")
     waited_s = _since_change_s(host, now_s)
     if waited_s is not None and waited_s < settings.calm_s:
         left = format_seconds(settings.calm_s - waited_s)
@@ -57,11 +59,9 @@ def plan_grant(
     return GrantPlan(host, target, True, f"raised: {numbers}")
 
 
-def plan_withdrawal(host: CloudHost) -> GrantPlan:
-    """The administrator's own value comes back."""
-    if host.fault:
-        return GrantPlan(host, host.granted_bytes or 0, False, host.fault)
-    return _withdrawn(host, "switched off")
+def plan_withdrawal(host: CloudHost, why: str) -> GrantPlan:
+    """The administrator's own value comes back; that needs no knowledge of what it means."""
+    return _withdrawn(host, f"{why}; {host.fault}" if host.fault else why)
 
 
 def fitting_bytes(packed_bytes: int, room_bytes: int, free_without_bytes: int, factor: float) -> int:
@@ -110,7 +110,8 @@ def _refusal(host: CloudHost, answer: AgentAnswer) -> str:
 
 def _withdrawn(host: CloudHost, why: str) -> GrantPlan:
     if host.granted_bytes is None:
-        return GrantPlan(host, 0, False, why)
+        left = "what was noted of an earlier grant goes: " if host.marked else ""
+        return GrantPlan(host, 0, host.marked, f"{left}{why}")
     return GrantPlan(host, 0, True, f"withdrawn: {why}")
 
 

@@ -1,16 +1,22 @@
 """What VMs' owners asked of the cloud, against what holds at the agents. Pure; called by `vmpack vms --sync`.
 
-Where an owner says something in the cloud, that holds as a whole. Where there is no such word, what an
-administrator set on the host stays, unless it came from the owner, who has taken it back. What is paid for is
-the cloud's word: a VM that was started without our driver learns it here.
+What an administrator set for a VM on its host holds; an owner says what is left open. Which fields have an
+owner's word is kept with the VM on its host, where owners do not write: so he can take it back, and no
+administrator's value is taken for his. What is paid for is the cloud's word: a VM that was started without
+our driver learns it here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from vmpack.model.cluster import AgentReport, Applied, CloudVm, ReportedVm
+from vmpack.model.cluster import AgentReport, Applied, CloudVm
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.policy_namespace import OWNER_FIELDS
+
+_PLAIN = GuestPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +35,36 @@ def plan_owner(vm: CloudVm, report: AgentReport) -> OwnerPlan | None:
     seen = next((entry for entry in report.vms if vm.domain in (entry.name, entry.uuid)), None)
     if seen is None or seen.policy is None:
         return None
-    wanted = _wanted(vm, seen.policy)
+    wishes = _wishes(vm, seen.policy)
+    wanted = with_wishes(seen.policy, wishes)
     if seen.nominal_bytes != vm.nominal_bytes:
         wanted = replace(wanted, nominal_bytes=vm.nominal_bytes)
-    changed = wanted != seen.policy
-    return OwnerPlan(vm, wanted if changed else None, _applied(vm, wanted, seen))
-
-
-def _wanted(vm: CloudVm, present: GuestPolicy) -> GuestPolicy:
-    """Holds and nominals are not the owner's to set."""
-    if not vm.policy_named and not vm.policy_told:
-        return present
-    asked = vm.policy if vm.policy_named else GuestPolicy()
-    return replace(
-        present,
-        floor_bytes=asked.floor_bytes,
-        shares=asked.shares,
-        headroom_ratio=asked.headroom_ratio,
-        headroom_min_bytes=asked.headroom_min_bytes,
-        opt_out=asked.opt_out,
+    kept = [name for name in wishes if wishes[name] != getattr(wanted, name)]
+    faults = tuple(f"an administrator has set {name} himself" for name in kept)
+    applied = Applied(
+        wanted, vm.policy_named, seen.floor_bytes, seen.target_bytes, (*vm.policy_faults, *faults)
     )
+    return OwnerPlan(vm, wanted if wanted != seen.policy else None, applied)
 
 
-def _applied(vm: CloudVm, policy: GuestPolicy, seen: ReportedVm) -> Applied:
-    return Applied(policy, vm.policy_named, seen.floor_bytes, seen.target_bytes)
+def with_wishes(present: GuestPolicy, wishes: Mapping[str, Any]) -> GuestPolicy:
+    """The policy with these fields asked for by its owner, instead of those that he asked for before.
+
+    Fields that an administrator has set stay as they are.
+    """
+    own = replace(present, **{name: getattr(_PLAIN, name) for name in present.of_owner}, of_owner=())
+    taken = {
+        name: wishes[name]
+        for name in OWNER_FIELDS
+        if name in wishes
+        and wishes[name] != getattr(_PLAIN, name)
+        and getattr(own, name) == getattr(_PLAIN, name)
+    }
+    return replace(own, **taken, of_owner=tuple(taken))
+
+
+def _wishes(vm: CloudVm, present: GuestPolicy) -> dict[str, Any]:
+    """What its owner asks for now; what he asked for before where nobody knows what he means now."""
+    asked = {name: getattr(vm.policy, name) for name in OWNER_FIELDS}
+    asked |= {name: getattr(present, name) for name in vm.policy_unclear if name in present.of_owner}
+    return {name: value for name, value in asked.items() if value != getattr(_PLAIN, name)}

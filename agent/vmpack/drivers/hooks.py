@@ -11,20 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vmpack.act.pinning import drop_pins, put_pins_back
 from vmpack.clouds.opennebula_policy import read_policy
 from vmpack.clouds.opennebula_xml import DOCUMENT_LARGEST_CHARACTERS, VmXml, read_action, read_vm
 from vmpack.config import Config
 from vmpack.decide.report_period import wanted_period_s
 from vmpack.drivers.deployment import prepared, promised_bytes
-from vmpack.drivers.node import Hold, Node, NodeVm
+from vmpack.drivers.node import Before, Node, NodeVm
 from vmpack.errors import CloudError, GuestGoneError, VmpackError
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.guest import GuestPolicy
 
 ACTIONS = ("deploy", "migrate", "save", "restore", "resize", "snapshot_revert")
 _HELD = ("migrate", "save", "resize", "snapshot_revert")
+_LEAVES = ("migrate", "save")
 _NEW_NOMINAL = ("restore", "resize", "snapshot_revert")
 """After these oned's word on the VM's memory is newer than the one in its metadata, or the only one."""
+NOT_NOTED = "; what its owner pays for is not noted: `vmpack vms --sync` on the front-end does that"
+AUTO_CONVERGE = ".auto-converge"
 _LIBVIRT_WITH_REPORTING, _QEMU_WITH_REPORTING = 6_009_000, 5_001_000
 
 
@@ -37,12 +41,25 @@ class Answer:
 
 
 def before(action: str, vmid: int, given: str, file: Path | None, node: Node, config: Config) -> Answer:
-    """`given` is the action's input. The answer: for deploy the XML to deploy, else a word for `after`."""
+    """`given` is the action's input. The answer: for deploy the XML to deploy, else a word for `after`.
+
+    The word of a migration ends with AUTO_CONVERGE where the VM does not say itself how it converges.
+    """
     if action == "deploy":
         return _guarded(lambda: _deployment(given, file, node.hypervisor, config))
-    if action in _HELD:
-        return _guarded(lambda: Answer(text=node.hold(node.vm(vmid)).word()))
-    return Answer()
+    return _guarded(lambda: _begun(action, vmid, given, node)) if action in _HELD else Answer()
+
+
+def meanwhile(vmid: int, node: Node) -> bool:
+    """Hold the VM for longer, as its action goes on; False when that is no longer needed.
+
+    Raises VmpackError.
+    """
+    vm = node.vm(vmid)
+    if vm.policy.action_until_s is None or node.has_job(vm):
+        return False
+    node.hold(vm)
+    return True
 
 
 def after(action: str, vmid: int, given: str, succeeded: bool, word: str, node: Node) -> Answer:
@@ -54,26 +71,64 @@ def after(action: str, vmid: int, given: str, succeeded: bool, word: str, node: 
         except GuestGoneError:
             # It has moved or was saved: the hold goes with it and ends by itself.
             return Answer()
-        policy = _as_before(action, vm, Hold.of_word(word) if word else None, succeeded)
+        begun = Before.of_word(word) if word else None
+        policy = _as_before(action, vm, begun, succeeded)
         try:
+            if begun is not None and begun.pins and not succeeded:
+                put_pins_back(node.hypervisor, vm.uuid, begun.pins)
             if succeeded and action in _NEW_NOMINAL:
                 policy = dataclasses.replace(policy, nominal_bytes=read_action(given).vm.memory_bytes)
         finally:
             node.write(vm, policy)
         return Answer()
 
-    return Answer() if action == "deploy" else _guarded(work)
+    if action == "deploy":
+        return Answer()
+    told = _guarded(work)
+    lost = told.warning and succeeded and action in _NEW_NOMINAL
+    return Answer(told.warning + NOT_NOTED) if lost else told
 
 
-def _as_before(action: str, vm: NodeVm, hold: Hold | None, succeeded: bool) -> GuestPolicy:
+def _begun(action: str, vmid: int, given: str, node: Node) -> Answer:
+    """The VM is held, has no pins where it is to leave, and all of the memory where it is to grow.
+
+    The stock action gives that memory, and an agent that were told of it only afterwards, or never, would
+    take it back.
+    """
+    vm = node.vm(vmid)
+    held, begun, warning = node.hold(vm), Before(vm.policy), ""
+    try:
+        if action in _LEAVES:
+            begun = Before(vm.policy, drop_pins(node.hypervisor, vm.uuid))
+        if action == "resize" and vm.policy.nominal_bytes is not None:
+            nominal_bytes = max(vm.policy.nominal_bytes, read_action(given).vm.memory_bytes)
+            node.write(held, dataclasses.replace(held.policy, nominal_bytes=nominal_bytes))
+    except CloudError:
+        pass  # `after` reads it again, and tells
+    except VmpackError as error:
+        warning = error.message
+    converges = action == "migrate" and _converges(given)
+    return Answer(warning, begun.word() + AUTO_CONVERGE if converges else begun.word())
+
+
+def _converges(given: str) -> bool:
+    """May the guest be slowed down? Not where its owner says how: virsh takes the option once only."""
+    try:
+        features = read_action(given).vm.template.vectors.get("FEATURES", ())
+    except VmpackError:
+        return False
+    return not any(vector.get("MIGRATE_AUTO_CONVERGE", "").strip() for vector in features)
+
+
+def _as_before(action: str, vm: NodeVm, begun: Before | None, succeeded: bool) -> GuestPolicy:
     """The VM's policy without our hold; after a revert, which brings an old one back, the newer one."""
-    if hold is None:
-        return vm.policy
-    if action == "snapshot_revert" and succeeded:
-        return hold.policy
-    if hold.until_s is None or vm.policy.hold_until_s != hold.until_s:
-        return vm.policy
-    return dataclasses.replace(vm.policy, hold_until_s=hold.policy.hold_until_s)
+    if begun is not None and action == "snapshot_revert" and succeeded:
+        policy = begun.policy
+    elif begun is not None and action == "resize" and not succeeded:
+        policy = dataclasses.replace(vm.policy, nominal_bytes=begun.policy.nominal_bytes)
+    else:
+        policy = vm.policy
+    return dataclasses.replace(policy, action_until_s=None)
 
 
 def _deployment(given: str, file: Path | None, hypervisor: Hypervisor, config: Config) -> Answer:
@@ -85,7 +140,7 @@ def _deployment(given: str, file: Path | None, hypervisor: Hypervisor, config: C
         vm, warning = None, error.message
     if vm is not None:
         values = vm.user_template.values
-        policy, _, faults = read_policy(values, nominal_bytes, config.opennebula.shares_max)
+        policy, _, faults, _ = read_policy(values, nominal_bytes, config.opennebula.shares_max)
         warning = faults[0] if faults else ""
     text = prepared(
         given,

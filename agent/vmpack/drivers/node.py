@@ -1,7 +1,7 @@
 """One VM of OpenNebula on its node: found by its number, held still while an action moves it.
 
-Called by hooks.py and actions.py. Promises that a hold ends by itself, whatever becomes of its holder, and
-that a longer one that somebody else set stays.
+Called by hooks.py. Promises that a hold ends by itself, whatever becomes of its holder, and that what people
+hold stays held.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from vmpack.act.driver import LibvirtDriver
+from vmpack.act.pinning import Pin
 from vmpack.clock import Clock
 from vmpack.errors import BadDataError, VmpackError
 from vmpack.host.client import AgentClient
-from vmpack.hypervisor import Hypervisor, translated
+from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.codec import dumps, loads
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.observe.policy import read_policy
-
-HOLD_S = 30.0
-"""Until libvirt's own job keeps everybody else off the VM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +37,19 @@ class NodeVm:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Before:
     """What was before an action began; kept by its wrapper as one word."""
 
     policy: GuestPolicy
-    until_s: float | None
-    """Of our own hold (Unix time), None where somebody holds the VM for longer."""
+    pins: tuple[Pin, ...] = ()
+    """Taken off, for the VM is to leave."""
 
     def word(self) -> str:
         """As letters, digits, - and _ alone, so that any shell hands it on."""
         return base64.urlsafe_b64encode(dumps(self).encode()).decode().rstrip("=")
 
     @classmethod
-    def of_word(cls, word: str) -> Hold:
+    def of_word(cls, word: str) -> Before:
         """Raises BadDataError."""
         try:
             text = base64.urlsafe_b64decode(word + "=" * (-len(word) % 4))
@@ -81,21 +80,27 @@ class Node:
         domain = ElementTree.fromstring(xml)
         return NodeVm(uuid, name, domain, read_policy(domain)[0])
 
-    def hold(self, vm: NodeVm) -> Hold:
-        """Leave this VM's memory as it is for HOLD_S. Raises what Hypervisor.call raises.
+    def hold(self, vm: NodeVm) -> NodeVm:
+        """Leave this VM's memory as it is for ACTION_HOLD_S from now. Raises what Hypervisor.call raises.
 
         The agent ends what it has in hand before it answers; without one nobody moves memory, and the hold is
         for an agent that starts meanwhile.
         """
-        until_s = self._clock.wall_s() + HOLD_S
-        if vm.policy.hold_until_s is not None and vm.policy.hold_until_s >= until_s:
-            return Hold(vm.policy, None)
+        until_s = self._clock.wall_s() + ACTION_HOLD_S
+        held = dataclasses.replace(vm.policy, action_until_s=until_s)
         try:
-            held = self._agent.hold(vm.uuid, HOLD_S).policy.hold_until_s
+            self._agent.set_policy(vm.uuid, {"action_until_s": until_s})
         except VmpackError:
-            self._driver.write_policy(vm.uuid, dataclasses.replace(vm.policy, hold_until_s=until_s))
-            held = until_s
-        return Hold(vm.policy, held)
+            self._driver.write_policy(vm.uuid, held)
+        return dataclasses.replace(vm, policy=held)
+
+    def has_job(self, vm: NodeVm) -> bool:
+        """True when libvirt itself is moving or saving it. Raises what Hypervisor.call raises."""
+
+        def ask(connection: Any) -> str | None:
+            return job_name(find_domain(connection, vm.uuid))
+
+        return self.hypervisor.call(f"ask {vm.name} for its job", ask) is not None
 
     def write(self, vm: NodeVm, policy: GuestPolicy) -> None:
         """Make this the VM's policy; an agent sees it at once. Raises what Hypervisor.call raises."""

@@ -18,7 +18,7 @@ from functools import partial
 from vmpack import __version__
 from vmpack.clock import SystemClock
 from vmpack.config import Config, ConfigMistakes, needs_restart
-from vmpack.errors import VmpackError
+from vmpack.errors import UnavailableError, VmpackError
 from vmpack.host.lock import host_locks
 from vmpack.host.loop import Loop, printable, summary_line
 from vmpack.host.notify import Notifier
@@ -28,6 +28,7 @@ from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.probe_grant import probe_grant_bytes
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
+from vmpack.hypervisor import Hypervisor
 from vmpack.model.interval import AgentStatus
 from vmpack.observe.machine import read_machine
 from vmpack.observe.source import HostSource
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 
 EXIT_INTERRUPTED = 130
 RELEASE_TIME_S = 120.0
+LIBVIRT_AGAIN_S = 5.0
 TEXTFILE_NAME = "vmpack.prom"
 OUTPUT_GONE = signal.SIGPIPE
 """Sent by the program to itself when nobody can read its log any more."""
@@ -96,7 +98,10 @@ class Agent:
             at_end.callback(parts.guest_kills.close)
             at_end.callback(parts.gpus.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
-            at_end.enter_context(host_locks(parts.hypervisor.identity(), config.state_dir))
+            identity = self._identity(parts.hypervisor)
+            if identity is None:
+                return self._exit_code(True)
+            at_end.enter_context(host_locks(identity, config.state_dir))
             parts.state.prepare()
             publisher = _publisher(config)
             loop = self._running = self._loop(parts, publisher)
@@ -117,6 +122,29 @@ class Agent:
             finally:
                 given_back = self._give_back(loop, parts)
         return self._exit_code(given_back and loop.status.last_error is None)
+
+    def _identity(self, hypervisor: Hypervisor) -> str | None:
+        """Which host this is; None when the agent was stopped before libvirt answered.
+
+        A service waits for a libvirt that is not there yet: if it gave up, it would stay down for good.
+        Raises UnavailableError where nobody but a person started the agent, and what Hypervisor.call raises.
+        """
+        waits = False
+        while True:
+            try:
+                return hypervisor.identity()
+            except UnavailableError as error:
+                if not self._notifier.is_heard:
+                    raise
+                if not waits:
+                    log.warning("%s; the agent waits for it", error)
+                    self._notifier.ready()
+                waits = True
+                self._notifier.alive(f"waiting: {error.message}")
+            found = signal.sigtimedwait(self._signals - {signal.SIGHUP}, LIBVIRT_AGAIN_S)
+            if found is not None:
+                self._stopped_by = signal.Signals(found.si_signo)
+                return None
 
     def _look_now(self) -> None:
         if self._running is not None:

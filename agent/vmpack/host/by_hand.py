@@ -60,7 +60,7 @@ def plan_by_hand(
 
 def _without_hold(snapshot: HostSnapshot, guest: GuestSnapshot) -> HostSnapshot:
     """The same host, with this VM not held: so the decision says what the VM needs."""
-    policy = dataclasses.replace(guest.policy, hold_until_s=None)
+    policy = dataclasses.replace(guest.policy, hold_until_s=None, action_until_s=None)
     free = dataclasses.replace(guest, policy=policy)
     guests = tuple(free if other.uuid == guest.uuid else other for other in snapshot.guests)
     return dataclasses.replace(snapshot, guests=guests)

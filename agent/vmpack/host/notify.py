@@ -19,6 +19,11 @@ class Notifier:
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
 
+    @property
+    def is_heard(self) -> bool:
+        """Did a service manager start this process?"""
+        return bool(self._address)
+
     def ready(self) -> None:
         """The start, or a reload, is over."""
         self._send("READY=1")

@@ -28,6 +28,7 @@ from vmpack.model.policy_namespace import (
     HEADROOM_LARGEST_RATIO,
     HOLD_UNTIL_LARGEST_S,
     NOMINAL_LARGEST_BYTES,
+    OWNER_FIELDS,
     SHARES_LARGEST,
 )
 from vmpack.units import MIB, format_bytes
@@ -105,12 +106,17 @@ class HostService:
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
         """Change fields of a VM's own policy; None puts one back to the host's default.
 
-        Fields: floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out, nominal_bytes. Raises
-        UsageError for values out of range.
+        What is named here is an administrator's from then on, but for what `of_owner` says.
+        Fields: floor_bytes, shares, headroom_ratio, headroom_min_bytes, opt_out, nominal_bytes,
+        action_until_s, of_owner. Raises UsageError for values out of range.
         """
         with self._loop.lock:
             guest = find_vm(self._source.observe(), vm)
-            checked = {name: _policy_value(guest, name, value) for name, value in changes.items()}
+            left = [name for name in guest.policy.of_owner if name not in changes]
+            checked = {
+                name: _policy_value(guest, name, value)
+                for name, value in ({"of_owner": left} | dict(changes)).items()
+            }
             return self._write(guest, dataclasses.replace(guest.policy, **checked))
 
     def hold(self, vm: str, seconds: float | None) -> PolicySet:
@@ -242,16 +248,21 @@ def _policy_value(guest: GuestSnapshot, name: str, value: Any) -> Any:
         if value is None or type(value) is bool:
             return bool(value)
         raise UsageError(f"opt_out: found {value!r}, expected true or false")
+    if name == "of_owner":
+        if isinstance(value, list) and all(entry in OWNER_FIELDS for entry in value):
+            return tuple(value)
+        raise UsageError(f"of_owner: found {value!r}, expected a list of {', '.join(OWNER_FIELDS)}")
     nominal = format_bytes(guest.nominal_bytes)
     limits: dict[str, tuple[type, float, float, str]] = {
         "floor_bytes": (int, 0, guest.nominal_bytes, f"bytes, up to its nominal {nominal}"),
         "shares": (int, 1, SHARES_LARGEST, f"a whole number from 1 to {SHARES_LARGEST}"),
         "headroom_min_bytes": (int, 0, guest.nominal_bytes, f"bytes, up to its nominal {nominal}"),
         "nominal_bytes": (int, MIB, NOMINAL_LARGEST_BYTES, "bytes, 1 MiB or more"),
+        "action_until_s": (float, 0, HOLD_UNTIL_LARGEST_S, "a Unix time in seconds"),
         "headroom_ratio": (float, 0, HEADROOM_LARGEST_RATIO, f"a ratio from 0 to {HEADROOM_LARGEST_RATIO:g}"),
     }
     if name not in limits:
-        raise BadDataError(f"a policy has no {name!r}", f"it has {', '.join(limits)} and opt_out")
+        raise BadDataError(f"a policy has no {name!r}", f"it has {', '.join(limits)} opt_out and of_owner")
     if value is None:
         return None
     kind, low, high, expected = limits[name]

@@ -24,11 +24,13 @@ class CloudHost:
     """The cloud has it as one of vmpack's."""
     total_bytes: int
     base_bytes: int
-    """What the cloud's scheduler would use without a grant; 0 where `fault` says why nobody knows."""
+    """What the cloud's scheduler would use without a grant."""
     promised_bytes: int
     """Nominals of all VMs that the cloud has placed there, also those on their way."""
     granted_bytes: int | None = None
     """What vmpack has granted beyond `base_bytes`; None where nothing of ours is set there."""
+    marked: bool = False
+    """The cloud has something of ours on record there: a grant, or what is left of one."""
     granted_s: float | None = None
     """When a grant was last changed (Unix time), None where there never was one."""
     base_words: str = ""
@@ -80,10 +82,10 @@ class CloudVm:
     """The owner asked for something."""
     policy_faults: tuple[str, ...] = ()
     """Parts of it that cannot be meant, in words."""
+    policy_unclear: tuple[str, ...] = ()
+    """The fields that they were meant for: what holds there stays."""
     told: tuple[tuple[str, str], ...] = ()
     """What its owner is told at present of what holds, by name."""
-    policy_told: bool = False
-    """A policy of the owner's was carried out before."""
     report: GuestReport | None = None
     balloon_bytes: int | None = None
     """As last measured by the cloud's probes; None where they do not tell."""
@@ -97,9 +99,11 @@ class Applied:
 
     policy: GuestPolicy
     of_owner: bool
-    """The policy is what the owner asked for."""
+    """The owner asked for something."""
     floor_bytes: int | None
     target_bytes: int | None
+    faults: tuple[str, ...] = ()
+    """What of it does not hold, in words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,10 @@ class GuestPolicy:
     """What the cloud promised its owner: the ceiling where the VM was built with more. The cloud's to set."""
     headroom_min_bytes: int | None = field(default=None, metadata=ADDED)
     """That elastic room is at least this."""
+    action_until_s: float | None = field(default=None, metadata=ADDED)
+    """Wall-clock time until which an action of the cloud holds the VM, by the clock of the host it is on."""
+    of_owner: tuple[str, ...] = field(default=(), metadata=ADDED)
+    """Which of these fields hold what the VM's owner asked of its cloud; the others are administrators'."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,3 +15,5 @@ class Machine:
     """0 where the machine does not tell."""
     cgroups_version: int | None
     """1 where any controller is of that version, None without control groups."""
+    has_gpus: bool = False
+    """A GPU of NVIDIA's is built in, whether it can be read or not."""

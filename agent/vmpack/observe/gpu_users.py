@@ -1,7 +1,8 @@
 """Which VM uses which GPU. Pure; called by gpu.py with what libvirt, /proc, sysfs and the driver know.
 
 A VM is found by its QEMU among a GPU's processes, by the vGPUs that the driver runs for it, or by the devices
-in its own definition. Promises that a GPU is never taken for unused because a VM could not be asked.
+in its own definition. Promises that a GPU that is set aside for VMs is never taken for unused because a VM
+could not be asked; of all others the driver itself tells who uses them.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vmpack.model.machine import Machine
 from vmpack.observe.host import parse_cpu_list
+from vmpack.observe.pci_gpus import has_gpus
 
 _MHZ_LINE = re.compile(r"^(?:cpu MHz|clock)\s*:\s*(\d+(?:\.\d+)?)", re.MULTILINE)
 _LARGEST_MHZ = 100_000
@@ -25,6 +26,7 @@ def read_machine(proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> Machin
         cpus=len(present) or os.cpu_count() or 1,
         cpu_mhz=parse_mhz(_text(proc / "cpuinfo"), top_khz),
         cgroups_version=parse_cgroups_version(_text(proc / "mounts")),
+        has_gpus=has_gpus(sys),
     )
 
 

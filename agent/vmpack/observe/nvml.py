@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from vmpack.model.gpu import Gpu, GpuProcess, MigInstance, Vgpu
 from vmpack.model.gpu_selection import GpuSelection, pci_address
+from vmpack.observe.gpu_values import celsius_of, part_of, ratio_of, text_of, watts_of
 from vmpack.observe.pci_gpus import numa_node
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ VGPU_WINDOW_S = 10.0
 """A vGPU's use is its mean over this."""
 
 LIBRARY = "libnvidia-ml.so.1"
-DRIVER_SIGNS = (Path("/proc/driver/nvidia"), Path("/dev/nvidiactl"))
 
 _INIT_WITHOUT_GPUS = 1
 _CURRENT, _CORRECTED, _UNCORRECTED = 0, 0, 1
@@ -45,7 +45,7 @@ _GPU_LOST = (15, 16)
 _NOT_THERE = (2, 6, 28)
 """Invalid argument, not found, GPU not found."""
 
-NO_DRIVER = "NVIDIA's driver is not loaded"
+NO_DRIVER = f"NVIDIA's driver is not there: no {LIBRARY}"
 NO_MODULE = "Python's nvidia-ml-py is not installed"
 NO_SUCH_GPU = "gpu.devices names it, but the driver has no such GPU"
 OLD_LIBRARY = "the driver was upgraded under this process: start it anew"
@@ -98,6 +98,8 @@ class Nvml:
         self._next_try_s = 0.0
         self._last = NvmlReading((), "no_driver", NO_DRIVER)
         self._seats: dict[_Key, _Seat] = {}
+        self._defects: set[_Key] = set()
+        """Devices of which a defect was logged."""
 
     def read(self, now_s: float) -> NvmlReading:
         """All selected devices, on a monotonic clock. Raises nothing that a driver does."""
@@ -173,12 +175,20 @@ class Nvml:
         seat = self._seats.get(key)
         try:
             handle = self._handle(key)
-            uuid = _text(self._ask("nvmlDeviceGetUUID", handle))
+            uuid = text_of(self._ask("nvmlDeviceGetUUID", handle))
             if seat is None or seat.identity.uuid != uuid or now_s - seat.read_s >= RARE_S:
                 seat = self._seats[key] = _Seat(self._identity(handle, uuid), now_s)
             return self._in_use(handle, seat.identity)
+        except _SessionLostError:
+            raise
         except _GpuLostError as error:
-            return unread(seat.identity if seat else _named(key), str(error))
+            why = str(error)
+        except Exception as error:  # one device's boundary: what it breaks must not hide the others
+            why = f"a defect in vmpack: {type(error).__name__}"
+            if key not in self._defects:
+                log.warning("the GPU %s cannot be read: %s; please report it", key[1], why, exc_info=error)
+            self._defects.add(key)
+        return unread(seat.identity if seat else _named(key), why)
 
     def _handle(self, key: _Key) -> Any:
         kind, name = key
@@ -195,16 +205,16 @@ class Nvml:
     def _identity(self, handle: Any, uuid: str | None) -> Gpu:
         """What seldom changes."""
         pci = self._ask("nvmlDeviceGetPciInfo", handle)
-        address = None if pci is None else pci_address(_text(pci.busId) or "")
+        address = None if pci is None else pci_address(text_of(pci.busId) or "")
         mig = self._ask("nvmlDeviceGetMigMode", handle)
         return Gpu(
             index=self._ask("nvmlDeviceGetIndex", handle),
             uuid=uuid,
-            name=_text(self._ask("nvmlDeviceGetName", handle)),
+            name=text_of(self._ask("nvmlDeviceGetName", handle)),
             pci_address=address,
             numa_node=numa_node(self._sys, address),
             cores=self._ask("nvmlDeviceGetNumGpuCores", handle),
-            power_limit_w=_watts(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)),
+            power_limit_w=watts_of(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle)),
             ecc_corrected=self._ask("nvmlDeviceGetTotalEccErrors", handle, _CORRECTED, _CURRENT),
             ecc_uncorrected=self._ask("nvmlDeviceGetTotalEccErrors", handle, _UNCORRECTED, _CURRENT),
             mig_enabled=None if mig is None else mig[0] == _MIG_ENABLED,
@@ -212,25 +222,32 @@ class Nvml:
 
     def _in_use(self, handle: Any, identity: Gpu) -> Gpu:
         """What changes all the time."""
-        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        total, used, free = self._memory(handle)
         use = self._ask("nvmlDeviceGetUtilizationRates", handle)
         encoder = self._ask("nvmlDeviceGetEncoderUtilization", handle)
         decoder = self._ask("nvmlDeviceGetDecoderUtilization", handle)
         return replace(
             identity,
-            memory_total_bytes=memory and memory.total,
-            memory_used_bytes=memory and memory.used,
-            memory_free_bytes=memory and memory.free,
-            utilization_ratio=use and _ratio(use.gpu),
-            memory_utilization_ratio=use and _ratio(use.memory),
-            encoder_ratio=encoder and _ratio(encoder[0]),
-            decoder_ratio=decoder and _ratio(decoder[0]),
-            temperature_c=self._ask("nvmlDeviceGetTemperature", handle, 0),
-            power_w=_watts(self._ask("nvmlDeviceGetPowerUsage", handle)),
+            memory_total_bytes=total,
+            memory_used_bytes=used,
+            memory_free_bytes=free,
+            utilization_ratio=use and ratio_of(use.gpu),
+            memory_utilization_ratio=use and ratio_of(use.memory),
+            encoder_ratio=encoder and ratio_of(encoder[0]),
+            decoder_ratio=decoder and ratio_of(decoder[0]),
+            temperature_c=celsius_of(self._ask("nvmlDeviceGetTemperature", handle, 0)),
+            power_w=watts_of(self._ask("nvmlDeviceGetPowerUsage", handle)),
             processes=self._processes(handle),
             mig_instances=self._mig_instances(handle) if identity.mig_enabled else (),
             vgpus=self._vgpus(handle),
         )
+
+    def _memory(self, handle: Any) -> tuple[int | None, int | None, int | None]:
+        """Total, used and free bytes."""
+        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        if memory is None:
+            return None, None, None
+        return memory.total, part_of(memory.used, memory.total), part_of(memory.free, memory.total)
 
     def _processes(self, handle: Any) -> tuple[GpuProcess, ...] | None:
         kinds = [
@@ -251,17 +268,17 @@ class Nvml:
         return tuple(parts)
 
     def _mig_instance(self, handle: Any, index: int) -> MigInstance:
-        memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        total, used, free = self._memory(handle)
         attributes = self._ask("nvmlDeviceGetAttributes", handle)
         return MigInstance(
             index=index,
             gpu_instance=self._ask("nvmlDeviceGetGpuInstanceId", handle),
-            uuid=_text(self._ask("nvmlDeviceGetUUID", handle)),
-            name=_text(self._ask("nvmlDeviceGetName", handle)),
+            uuid=text_of(self._ask("nvmlDeviceGetUUID", handle)),
+            name=text_of(self._ask("nvmlDeviceGetName", handle)),
             multiprocessors=attributes and attributes.multiprocessorCount,
-            memory_total_bytes=memory and memory.total,
-            memory_used_bytes=memory and memory.used,
-            memory_free_bytes=memory and memory.free,
+            memory_total_bytes=total,
+            memory_used_bytes=used,
+            memory_free_bytes=free,
             processes=self._processes(handle),
         )
 
@@ -271,19 +288,20 @@ class Nvml:
             return ()
         since_us = int((time.time() - VGPU_WINDOW_S) * 1e6)
         samples = self._ask("nvmlDeviceGetVgpuUtilization", handle, since_us) or ()
-        used = {sample.vgpuInstance: _ratio(sample.smUtil.uiVal) for sample in samples}
+        used = {sample.vgpuInstance: ratio_of(sample.smUtil.uiVal) for sample in samples}
         return tuple(self._vgpu(instance, used.get(instance)) for instance in instances)
 
     def _vgpu(self, instance: int, utilization_ratio: float | None) -> Vgpu:
         owner = self._ask("nvmlVgpuInstanceGetVmID", instance)
         kind = self._ask("nvmlVgpuInstanceGetType", instance)
         part = self._ask("nvmlVgpuInstanceGetGpuInstanceId", instance)
+        total = None if kind is None else self._ask("nvmlVgpuTypeGetFramebufferSize", kind)
         return Vgpu(
-            uuid=_text(self._ask("nvmlVgpuInstanceGetUUID", instance)),
-            vm_uuid=(_text(owner[0]) or "").lower() if owner and owner[1] == _UUID_KIND_OF_VM else None,
-            name=None if kind is None else _text(self._ask("nvmlVgpuTypeGetName", kind)),
-            memory_total_bytes=None if kind is None else self._ask("nvmlVgpuTypeGetFramebufferSize", kind),
-            memory_used_bytes=self._vgpu_memory(instance),
+            uuid=text_of(self._ask("nvmlVgpuInstanceGetUUID", instance)),
+            vm_uuid=(text_of(owner[0]) or "").lower() if owner and owner[1] == _UUID_KIND_OF_VM else None,
+            name=None if kind is None else text_of(self._ask("nvmlVgpuTypeGetName", kind)),
+            memory_total_bytes=total,
+            memory_used_bytes=part_of(self._vgpu_memory(instance), total),
             utilization_ratio=utilization_ratio,
             gpu_instance=None if part == _NO_INSTANCE else part,
         )
@@ -320,9 +338,7 @@ class Nvml:
 
 
 def driver_is_there() -> bool:
-    """True where NVIDIA's driver is loaded, or its library at least can be."""
-    if any(sign.exists() for sign in DRIVER_SIGNS):
-        return True
+    """True where the library of NVIDIA's driver can be loaded."""
     try:
         ctypes.CDLL(LIBRARY)
     except OSError:
@@ -363,15 +379,3 @@ def _named(key: _Key) -> Gpu:
         uuid=str(name) if kind == "uuid" else None,
         pci_address=str(name) if kind == "pci" else None,
     )
-
-
-def _text(found: bytes | str | None) -> str | None:
-    return (found.decode(errors="replace") if isinstance(found, bytes) else found) or None
-
-
-def _ratio(percent: int) -> float | None:
-    return percent / 100 if 0 <= percent <= 100 else None
-
-
-def _watts(milliwatts: int | None) -> float | None:
-    return None if milliwatts is None else milliwatts / 1000

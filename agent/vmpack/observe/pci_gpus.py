@@ -50,9 +50,18 @@ def numa_node(sys: Path, address: str | None) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+def has_gpus(sys: Path) -> bool:
+    """True where there is a GPU of NVIDIA's, whoever has it."""
+    return any(map(_is_gpu, sys.glob("bus/pci/devices/*")))
+
+
+def _is_gpu(device: Path) -> bool:
+    return _text(device / "vendor") == _NVIDIA and _text(device / "class").startswith(_DISPLAY_CLASS)
+
+
 def _passthrough_gpu(sys: Path, address: str) -> Gpu | None:
     device = sys / "bus/pci/devices" / address
-    if _text(device / "vendor") != _NVIDIA or not _text(device / "class").startswith(_DISPLAY_CLASS):
+    if not _is_gpu(device):
         return None
     if (device / _VIRTUAL_FUNCTION_OF).exists():
         return None

@@ -17,6 +17,7 @@ from vmpack.model.policy_namespace import (
     HEADROOM_LARGEST_RATIO,
     HOLD_UNTIL_LARGEST_S,
     NOMINAL_ATTRIBUTE,
+    OWNER_FIELDS,
     POLICY_ELEMENT,
     POLICY_NAMESPACE,
     SHARES_LARGEST,
@@ -71,6 +72,13 @@ def _opt_out(text: str) -> bool:
     return text == "yes"
 
 
+def _of_owner(text: str) -> tuple[str, ...]:
+    names = text.split()
+    if not set(names) <= set(OWNER_FIELDS):
+        raise ValueError(text)
+    return tuple(sorted(set(names)))
+
+
 def _hold_until(text: str) -> float:
     return _within(float(text), 0.0, HOLD_UNTIL_LARGEST_S)
 
@@ -88,5 +96,7 @@ _READERS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "headroom_min": ("headroom_min_bytes", _floor, "an amount of memory such as 100MiB"),
     "opt_out": ("opt_out", _opt_out, "yes or no"),
     "hold_until": ("hold_until_s", _hold_until, "a Unix time in seconds"),
+    "action_until": ("action_until_s", _hold_until, "a Unix time in seconds"),
+    "of_owner": ("of_owner", _of_owner, "a list of settings"),
     NOMINAL_ATTRIBUTE: ("nominal_bytes", read_nominal, "a number of bytes"),
 }

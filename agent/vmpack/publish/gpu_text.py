@@ -6,14 +6,11 @@ is nothing: OpenNebula never forgets a name that was once printed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from vmpack.model.gpu import Gpu, MigInstance, Vgpu, idle_names
+from vmpack.publish.quoting import quotable
 from vmpack.units import MIB
-
-_UNFIT = re.compile(r"[^ !#-\[^-~]|\](?=\])")
-"""Anything but printable ASCII, the quote, the backslash, and the beginning of an end of CDATA."""
 
 _VM_NAMES = ("GPU_COUNT", "GPU_UTILIZATION", "GPU_MEMORY_UTILIZATION", "GPU_MEMORY_FREE", "GPU_POWER_USAGE")
 NO_GPU = "".join(f"{name}=[ ]\n" for name in _VM_NAMES)
@@ -130,9 +127,7 @@ def _mig(gpu: Gpu, part: MigInstance) -> Mapping[str, object]:
 
 def _vector(values: Mapping[str, object]) -> str:
     told = {name: value for name, value in values.items() if value is not None and value != ""}
-    return (
-        "GPU=[ " + ", ".join(f'{name}="{_UNFIT.sub("_", str(value))}"' for name, value in told.items()) + " ]"
-    )
+    return "GPU=[ " + ", ".join(f'{name}="{quotable(value)}"' for name, value in told.items()) + " ]"
 
 
 def _free(vgpu: Vgpu) -> int | None:

@@ -20,6 +20,7 @@ from vmpack.model.interval import Interval
 from vmpack.model.machine import Machine
 from vmpack.model.plan import GuestPlan
 from vmpack.publish import gpu_text
+from vmpack.publish.quoting import quotable
 from vmpack.units import KIB
 
 State = Literal["ACTIVE", "OBSERVE", "FROZEN"]
@@ -49,7 +50,10 @@ def host_state(interval: Interval, observe_only: bool) -> State:
 
 def render(interval: Interval, settings: ProbeSettings) -> dict[str, str]:
     """Text by category, for each of CATEGORIES; a text is empty or ends with a newline."""
-    return {"host-system": _host_system(interval, settings), "vm-snapshot": _vm_snapshot(interval)}
+    return {
+        "host-system": _host_system(interval, settings),
+        "vm-snapshot": _vm_snapshot(interval, settings.machine),
+    }
 
 
 def vm_id(name: str) -> int | None:
@@ -78,12 +82,16 @@ def _host_system(interval: Interval, settings: ProbeSettings) -> str:
     return _lines(values) + gpu_text.host_lines(interval.snapshot.gpus)
 
 
-def _vm_snapshot(interval: Interval) -> str:
+def _vm_snapshot(interval: Interval, machine: Machine) -> str:
     plans = {plan.uuid: plan for plan in interval.plan.guests}
     snapshot = interval.snapshot
+    has_gpus = machine.has_gpus or bool(snapshot.gpus)
     told = [(vm.name, _lines(_unreadable_values(vm))) for vm in snapshot.unreadable]
     told += [
-        (guest.name, _lines(_vm_values(guest, plans.get(guest.uuid))) + _gpu_lines(snapshot.gpus, guest))
+        (
+            guest.name,
+            _lines(_vm_values(guest, plans.get(guest.uuid))) + _gpu_lines(guest, snapshot.gpus, has_gpus),
+        )
         for guest in snapshot.guests
     ]
     numbered = ((vm_id(name), lines) for name, lines in told)
@@ -111,10 +119,13 @@ def _unreadable_values(guest: UnreadableGuest) -> dict[str, str]:
     }
 
 
-def _gpu_lines(gpus: Sequence[Gpu], guest: GuestSnapshot) -> str:
-    """A VM without a device of the host's has no GPU; of one that has, its guest may tell by itself."""
+def _gpu_lines(guest: GuestSnapshot, gpus: Sequence[Gpu], has_gpus: bool) -> str:
+    """A VM without a device of the host's has no GPU; of one that has, its guest may tell by itself.
+
+    On a host with GPUs that is said while none of them is read, too, for one may have been told before.
+    """
     values = gpu_text.vm_values(gpus, guest.uuid)
-    if values or not gpus or "pci_passthrough" in guest.exclusions:
+    if values or not has_gpus or "pci_passthrough" in guest.exclusions:
         return _lines(values)
     return gpu_text.NO_GPU
 
@@ -125,11 +136,7 @@ def _vm_block(number: int, lines: str) -> str:
 
 
 def _lines(values: Mapping[str, str]) -> str:
-    return "".join(f'{name}="{_quotable(value)}"\n' for name, value in values.items())
-
-
-def _quotable(value: str) -> str:
-    return re.sub(r"[^ !#-\[^-~]|\](?=\])", "_", value)
+    return "".join(f'{name}="{quotable(value)}"\n' for name, value in values.items())
 
 
 def _kib(amount_bytes: int) -> str:

@@ -4,12 +4,12 @@
 # reads them, and vmpack's own exit code.
 
 action=$(basename -- "$0")
+limit_s=60
 # shellcheck source=drivers/opennebula/vmm/vmpack/vmpack_program.sh
 . "$(dirname -- "$0")/vmpack_program.sh"
 
 fail() { # CODE TEXT
-    echo "ERROR: $action: $2" >&2
-    echo "$2" >&2
+    printf 'ERROR: %s: %s\n%s\n' "$action" "$2" "$2" >&2
     exit "$1"
 }
 
@@ -27,9 +27,14 @@ domain_of() { # VM: a number is OpenNebula's
 }
 
 run_vmpack() { # ARGUMENT...: 3 is done with a warning
-    said=$("$vmpack" "$@" 2>&1 </dev/null) && exit 0
+    case $action in
+    live_migrate) set -- "$vmpack" "$@" ;; # takes as long as it takes
+    *) set -- timeout -k 2 "$limit_s" "$vmpack" "$@" ;;
+    esac
+    said=$("$@" 2>&1 </dev/null) && exit 0
     code=$?
+    case $code in 124 | 137) fail "$code" "vmpack gave no answer within $limit_s s" ;; esac
     said=$(printf '%s' "$said" | tr '\n' ' ' | sed 's/^vmpack: //; s/  */ /g')
-    [ "$code" -ne 3 ] || { echo "WARN: $action: $said" >&2 && exit 0; }
+    [ "$code" -ne 3 ] || { printf 'WARN: %s: %s\n' "$action" "$said" >&2 && exit 0; }
     fail "$code" "$said"
 }

@@ -11,6 +11,16 @@ if [ -r "$library/probe.sh" ]; then
     fallback_text host-system "$library" && exit 0
 fi
 text=$(timeout -k 1 20 "$stock" "$@" </dev/null 2>/dev/null)
+case $text in
+*TOTALMEMORY=*) ;;
+*) # before OpenNebula 7.0 a text without these takes all capacity away
+    read -r _ kib _ </proc/meminfo
+    cpus=$(getconf _NPROCESSORS_CONF)
+    text="HYPERVISOR=\"kvm\"
+TOTALCPU=\"${cpus:-1}00\"
+TOTALMEMORY=\"$kib\""
+    ;;
+esac
 # Zeros, for OpenNebula never forgets what it was told before.
 for name in PACKEDMEMORY OFFEREDMEMORY GPU_COUNT GPU_MIG_COUNT GPU_IDLE GPU_FAULTS GPU_MEMORY_TOTAL GPU_MEMORY_USED \
     GPU_UTILIZATION GPU_POWER_USAGE; do

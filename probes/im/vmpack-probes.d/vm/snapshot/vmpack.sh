@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints what each VM has, was promised and lends. Without a fresh text of the agent libvirt is asked; without
-# that, nothing is printed. Always exits 0: any other code is a failure of the host to OpenNebula.
+# that, only that nobody knows. Always exits 0: any other code is a failure of the host to OpenNebula.
 library=${0%/*}/../../../../vmpack
 [ -r "$library/probe.sh" ] || exit 0
 # shellcheck source=probes/lib/probe.sh
