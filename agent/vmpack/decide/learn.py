@@ -222,9 +222,9 @@ def _learn_use(
         weight = 1.0
     off = used - before.mean_bytes
     pressed = _pressed(stats, before, STANCES[settings.stance].heeds_faults)
-    pressed_floor: tuple[int, float | None, int] = (0, None, 0)
+    floor, floor_until_s, presses = 0, None, 0
     if pressed or before.pressed_floor_until_s is not None:
-        pressed_floor = _pressed_floor(guest, before, pressed, now_s, limits)
+        floor, floor_until_s, presses = _pressed_floor(guest, before, pressed, now_s, limits)
     return LearnedUse(
         stats.sampled_s,
         used,
@@ -240,7 +240,9 @@ def _learn_use(
         before.mean_bytes + weight * off,
         (1 - weight) * (before.variance + weight * off * off),
         _rises(stats.sampled_s, before, settings),
-        *pressed_floor,
+        floor,
+        floor_until_s,
+        presses,
     )
 
 
