@@ -271,12 +271,14 @@ class TestRefusals:
         assert "wait for it" in scene.plan().refusals[0]
 
     def test_memory_that_is_granted_goes_first(self, scene: Scene) -> None:
-        """The scheduler would go on to fill memory that nobody packs any more."""
+        """The scheduler would fill memory that nobody packs any more, and the timer would grant it anew."""
         scene.converter.carry_out(scene.plan(), 300)
         scene.oned.answer(
             "one.host.update", (ADMIN, scene.host.id, 'VMPACK_RESERVED_SET="-1"\nRESERVED_MEM="-1"', 1)
         )
-        assert "vmpack grant node-a --off" in scene.plan(None).refusals[0]
+        refusal = scene.plan(None).refusals[0]
+        assert "vmpack grant node-a --off" in refusal
+        assert "vmpack-grant.timer" in refusal
 
     def test_marks_of_a_grant_that_somebody_overwrote_hold_nothing_up(self, scene: Scene) -> None:
         """The host could never be converted back: there is no grant that could be taken back first."""

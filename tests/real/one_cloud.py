@@ -53,13 +53,9 @@ class OneCloud:
     def create_host(self, name: str) -> OnedHost:
         """`onehost create NAME -i vmpack -v vmpack`: first its monitoring is started."""
         host = OnedHost(len(self.oned.hosts), name, HostRecord())
-        self.oned.hosts[host.id] = self.monitord_host(host)
-        self._start_new_ones()
-        return host
-
-    def monitord_host(self, host: OnedHost) -> OnedHost:
-        """Let monitord hear what this host's client says."""
+        self.oned.hosts[host.id] = host
         self.monitord.hosts[host.id] = host.record
+        self._start_new_ones()
         return host
 
     def monitor(self) -> None:

@@ -158,11 +158,11 @@ def without_an_agent(cloud: OneCloud, host: OnedHost, vm: OnedVm) -> None:
 
     def told_so() -> bool:
         cloud.monitor()
-        return cloud.oned.told(host, "VMPACK_STATE") == "NO_AGENT"
+        told = cloud.oned.told(host, "VMPACK_STATE"), host.record.vm_told(vm.id, "VMPACK_STATE")
+        return told == ("NO_AGENT", "NO_AGENT")
 
     eventually("its end is seen", told_so)
     assert host.record.state == "MONITORED" and host.record.max_kib > 0
-    assert cloud.host_of(vm).record.vm_told(vm.id, "VMPACK_STATE") == "NO_AGENT"
     fine(cloud.resize(vm, RESIZED_MIB - 16))
     executor = cloud.executor(host)
     fine(executor.save(cloud.order(vm)))

@@ -48,6 +48,7 @@ def test_one_consumes_and_the_others_keep_what_they_need(
     assert ended.balloons["A"] < GUEST_BYTES * 0.6, ended.table
 
 
+@pytest.mark.long
 def test_shares_say_who_starves_how_much(lab: Lab, three: list[LabGuest], tmp_path: Path) -> None:
     """An owner who paid for twice the shares goes short of half as much, when both want all they can get."""
     made_ready(three)

@@ -208,7 +208,8 @@ class Converter:
             )
         if target.im_mad != OURS and reserve.stands(host.template):
             refusals.append(
-                f"memory of it is granted to the scheduler: first `vmpack grant {host.name} --off`"
+                f"memory of it is granted to the scheduler: first `vmpack grant {host.name} --off`; where "
+                "vmpack-grant.timer runs stop it before, for it grants again within a minute"
             )
         return tuple(refusals)
 
