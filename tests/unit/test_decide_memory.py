@@ -310,7 +310,7 @@ def test_swap_in_counts_as_need():
     decided = plan(dataclasses.replace(later, guests=(swapping,)), remembered, SETTINGS)
 
     assert rules(decided, "g1") == ["guest_is_pressed"]
-    assert targets(decided) == {"g1": 158}
+    assert targets(decided) == {"g1": 175}
 
 
 def test_a_balloon_that_stops_short_is_not_squeezed_for_ever():
