@@ -66,6 +66,22 @@ class MemoryStats:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelCounts:
+    """What the guest's own kernel counts of its want of memory since its boot; None: it does not count it."""
+
+    sampled_s: float
+    """When it was asked, on the clock of HostSnapshot.time_s."""
+    refaults: int | None = None
+    """Pages that had to be read again, since they were put out of memory a moment before."""
+    allocation_stalls: int | None = None
+    """How often somebody had to free memory before he got any."""
+    stalled_some_us: int | None = None
+    """How long some task waited for memory (PSI)."""
+    stalled_full_us: int | None = None
+    """How long all that were not idle did."""
+
+
+@dataclass(frozen=True, slots=True)
 class VcpuTime:
     """Counters of one vCPU thread."""
 
@@ -114,6 +130,8 @@ class GuestSnapshot:
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""
     maximum_bytes: int | None = field(default=None, metadata=ADDED)
     """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
+    kernel: KernelCounts | None = field(default=None, metadata=ADDED)
+    """None: its guest agent has not told lately."""
 
     @property
     def built_bytes(self) -> int:

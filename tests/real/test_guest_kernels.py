@@ -12,7 +12,7 @@ from tests.waiting import eventually
 from vmpack.hypervisor import Hypervisor
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
-from vmpack.observe.guest_kills import GuestKills
+from vmpack.observe.guest_kernels import GuestKernels
 from vmpack.units import MIB
 
 LIE = rb"{\"return\": \"\377\376\"}\n"
@@ -39,11 +39,16 @@ def hypervisor(lab: Lab) -> Hypervisor:
 
 
 @pytest.fixture
-def kills(hypervisor: Hypervisor) -> Iterator[GuestKills]:
+def kernels(hypervisor: Hypervisor) -> Iterator[GuestKernels]:
     """Asks again soon after a silence."""
-    made = GuestKills(hypervisor, silent_s=1.0)
+    made = GuestKernels(hypervisor, silent_s=1.0)
     yield made
     made.close()
+
+
+def told_kills(kernels: GuestKernels, uuids: list[str]) -> dict[str, int | None]:
+    """What is known of OOM kills, by uuid."""
+    return {uuid: reading.oom_kills for uuid, reading in kernels.told(uuids).items()}
 
 
 def run(guest: LabGuest, *argv: str) -> str:
@@ -60,7 +65,7 @@ def lie(guest: LabGuest) -> None:
 
 
 def test_a_kill_inside_a_guest_is_seen_and_a_guest_without_agent_is_absent(
-    boot: Boot, kills: GuestKills
+    boot: Boot, kernels: GuestKernels
 ) -> None:
     """A guest that had to kill shows free memory right after: without the count it would be shrunk again."""
     guest, mute = boot(
@@ -68,36 +73,36 @@ def test_a_kill_inside_a_guest_is_seen_and_a_guest_without_agent_is_absent(
         GuestSpec("mute", memory_bytes=96 * MIB, vcpus=1, guest_agent=False),
     )
     uuids = [mute.uuid, guest.uuid]
-    eventually("the agent answers", lambda: kills.counts(uuids) == {guest.uuid: 0})
+    eventually("the agent answers", lambda: told_kills(kernels, uuids) == {guest.uuid: 0})
 
     guest.control.load_anonymous(128 * MIB)
-    eventually("a kill is counted", lambda: kills.counts(uuids).get(guest.uuid, 0) >= 1)
+    eventually("a kill is counted", lambda: told_kills(kernels, uuids).get(guest.uuid, 0) >= 1)
 
-    eventually("all of them", lambda: kills.counts(uuids).get(guest.uuid) == guest.control.oom_kills())
-    assert mute.uuid not in kills.counts(uuids)
+    eventually("all of them", lambda: told_kills(kernels, uuids).get(guest.uuid) == guest.control.oom_kills())
+    assert mute.uuid not in told_kills(kernels, uuids)
 
 
 @pytest.mark.long
 def test_agents_that_lie_or_fall_silent_cost_neither_the_others_nor_the_connection(
-    boot: Boot, kills: GuestKills, hypervisor: Hypervisor
+    boot: Boot, kernels: GuestKernels, hypervisor: Hypervisor
 ) -> None:
     """One guest could hide the kills in all VMs of its host, with two bytes or by doing nothing."""
     liar, honest = boot(*(GuestSpec(name, memory_bytes=112 * MIB, vcpus=1) for name in ("lying", "stopping")))
     uuids = [liar.uuid, honest.uuid]
-    eventually("both answer", lambda: kills.counts(uuids) == dict.fromkeys(uuids, 0))
+    eventually("both answer", lambda: told_kills(kernels, uuids) == dict.fromkeys(uuids, 0))
     connection = hypervisor.connection()
 
-    assert liar.uuid not in kills.counts([honest.uuid])
+    assert liar.uuid not in told_kills(kernels, [honest.uuid])
     lie(liar)
-    kills.counts(uuids)
+    told_kills(kernels, uuids)
     eventually("it has lied", lambda: "liar: lied" in liar.console_text())
     honest.control.load_anonymous(128 * MIB)
-    eventually("the other's kill is counted", lambda: kills.counts(uuids).get(honest.uuid, 0) >= 1)
-    assert liar.uuid not in kills.counts(uuids)
+    eventually("the other's kill is counted", lambda: told_kills(kernels, uuids).get(honest.uuid, 0) >= 1)
+    assert liar.uuid not in told_kills(kernels, uuids)
 
     honest.control.free()
     run(honest, "killall", "-STOP", "qemu-ga")
-    eventually("its count is absent", lambda: kills.counts(uuids) == {})
+    eventually("its count is absent", lambda: told_kills(kernels, uuids) == {})
     run(honest, "killall", "-CONT", "qemu-ga")
-    eventually("its count is back", lambda: kills.counts(uuids).get(honest.uuid, 0) >= 1)
+    eventually("its count is back", lambda: told_kills(kernels, uuids).get(honest.uuid, 0) >= 1)
     assert hypervisor.connection() is connection
