@@ -225,7 +225,8 @@ def _need(
         balloon = guest.balloon_bytes
         bare, minimum, wanted = max(bare, balloon), max(minimum, balloon), max(wanted, balloon)
         ready = max(ready, balloon)
-    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, ready, hungry)
+    reason = Reason(rule, numbers, use.pressed_by if rule == "guest_is_pressed" else "")
+    return Demand(floor, minimum, wanted, shares, True, reason, bare, ready, hungry)
 
 
 def _elastic(guest: GuestSnapshot, use: LearnedUse, rules: Stance) -> tuple[int, int]:

@@ -13,9 +13,9 @@ _WORDS: dict[str, tuple[str, str]] = {
         "another floor or headroom for this VM (vmpack policy), or other use inside the guest",
     ),
     "guest_is_pressed": (
-        "it swapped in or faulted hard a moment ago, so its elastic headroom of {elastic_headroom_bytes} is "
-        "kept for certain and added once more; it uses {used_bytes}",
-        "a quiet time without swap-in and major faults",
+        "a moment ago {note}, so its elastic headroom of {elastic_headroom_bytes} is kept for certain and "
+        "added once more; it uses {used_bytes}",
+        "a quiet time without swap-in, hard faults, refaults and stalls for memory",
     ),
     "guest_has_no_free_memory": (
         "it has no free memory, so its true need is hidden and it gets a large step at once; "
@@ -165,11 +165,20 @@ _EXCLUSIONS = {
     "dedicated_cpus": "it has CPUs of its own: its owner paid for undisturbed performance",
 }
 
+_STRAINS = {
+    "": "it swapped in or faulted hard",
+    "faults": "it swapped in or faulted hard",
+    "refaults": "it read again from its disk what it had just lost from its page cache",
+    "allocation_stalls": "programs in it had to free memory before they got any",
+    "stalled": "programs in it stood still for want of memory",
+}
+
 
 def words(reason: Reason) -> tuple[str, str]:
     """What happened, and what would have changed it. A rule without words is shown by its name."""
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
-    note = _EXCLUSIONS.get(reason.note, reason.note)
+    known = _STRAINS if reason.rule == "guest_is_pressed" else _EXCLUSIONS
+    note = known.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
     return what.format_map(_Shown(shown, note=note)), change
 

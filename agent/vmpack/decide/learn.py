@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import STANCES
+from vmpack.decide.strain import strain
 from vmpack.decide.volatility import learned
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
@@ -215,13 +216,19 @@ def _learn_use(
         return LearnedUse(
             stats.sampled_s, used, kernel, peak, counts, 0.0, stats.sampled_s, used, hidden,
             stats.swap_in_bytes, stats.major_faults, None, float(used), 0.0,
+            kernel=guest.kernel, kernel_balloon_bytes=guest.balloon_bytes,
         )  # fmt: skip
     # Exponentially weighted mean and variance (West 1979), by the time between reports.
     weight = (stats.sampled_s - before.sampled_s) / USE_MEMORY_S
     if weight > 1.0:
         weight = 1.0
     off = used - before.mean_bytes
-    pressed = _pressed(stats, before, STANCES[settings.stance].heeds_faults)
+    heeds = STANCES[settings.stance].heeds_faults
+    by = "faults" if _pressed(stats, before, heeds) else strain(guest, stats, before, changed_s, heeds)
+    counted, counted_balloon = before.kernel, before.kernel_balloon_bytes
+    if guest.kernel is not None and (counted is None or guest.kernel.sampled_s != counted.sampled_s):
+        counted, counted_balloon = guest.kernel, guest.balloon_bytes
+    pressed = bool(by)
     floor, floor_until_s, presses = 0, None, 0
     if pressed or before.pressed_floor_until_s is not None:
         floor, floor_until_s, presses = _pressed_floor(guest, before, pressed, now_s, limits)
@@ -243,6 +250,9 @@ def _learn_use(
         floor,
         floor_until_s,
         presses,
+        counted,
+        counted_balloon,
+        by or before.pressed_by,
     )
 
 
@@ -257,10 +267,10 @@ def _rises(sampled_s: float, before: LearnedUse, settings: MemorySettings) -> Ri
 def _pressed_floor(
     guest: GuestSnapshot, before: LearnedUse, pressed: bool, now_s: float, limits: Sizes
 ) -> tuple[int, float | None, int]:
-    """What it wants because it swapped in or faulted hard when it had less; until when; how often in a row.
+    """What it wants because it was pressed when it had less; until when; how often in a row.
 
-    Page cache that is used counts as free, and only faults tell of it. The size is tried again after a while
-    that doubles each time.
+    Page cache that is used counts as free, and only faults and its kernel tell of it. The size is tried again
+    after a while that doubles each time.
     """
     floor, until_s, presses = before.pressed_floor_bytes, before.pressed_floor_until_s, before.presses
     if not pressed or guest.balloon_bytes >= guest.nominal_bytes:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
+from vmpack.model.guest import KernelCounts
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
@@ -129,6 +130,12 @@ class LearnedUse(NamedTuple):
     pressed_floor_until_s: Annotated[float | None, ADDED] = None
     presses: Annotated[int, ADDED] = 0
     """How often it was pressed again soon after that."""
+    kernel: Annotated[KernelCounts | None, ADDED] = None
+    """What its kernel counted when it was last asked; the next answer is compared with it."""
+    kernel_balloon_bytes: Annotated[int, ADDED] = 0
+    """The balloon then."""
+    pressed_by: Annotated[str, ADDED] = ""
+    """What showed that it was pressed: "faults", or what decide/strain says."""
 
 
 class RememberedGuest(NamedTuple):
