@@ -209,7 +209,7 @@ def read_kernel(hypervisor: Hypervisor, uuid: str) -> KernelReading | None:
 
 def parse_vmstat(text: bytes, sampled_s: float) -> KernelReading | None:
     """What /proc/vmstat says; None when that is nothing. Raises BadDataError."""
-    found: dict[str, int] = {}
+    found: dict[bytes, int] = {}
     for name, figure in _COUNT.findall(text):
         # By kind of page, or of zone; older kernels have one line.
         key = next(begin for begin in _KINDS if name.startswith(begin))
