@@ -1,9 +1,10 @@
-"""OOM kills inside a real guest, read through its guest agent, and guest agents that lie or fall silent."""
+"""What the kernel of a real guest counts, read through its guest agent; agents that lie or fall silent."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +13,9 @@ from tests.waiting import eventually
 from vmpack.hypervisor import Hypervisor
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
+from vmpack.model.guest import KernelCounts
 from vmpack.observe.guest_kernels import GuestKernels
-from vmpack.units import MIB
+from vmpack.units import KIB, MIB
 
 LIE = rb"{\"return\": \"\377\376\"}\n"
 LYING_AGENT = rf"""#!/bin/sh
@@ -80,6 +82,38 @@ def test_a_kill_inside_a_guest_is_seen_and_a_guest_without_agent_is_absent(
 
     eventually("all of them", lambda: told_kills(kernels, uuids).get(guest.uuid) == guest.control.oom_kills())
     assert mute.uuid not in told_kills(kernels, uuids)
+    counts = kernels.told(uuids)[guest.uuid].counts
+    assert counts.refaults is not None and counts.allocation_stalls and counts.stalled_some_us
+    assert counts.stalled_some_us >= (counts.stalled_full_us or 0) > 0
+
+
+@pytest.mark.long
+def test_a_guest_that_loses_the_cache_it_works_with_counts_refaults_and_no_faults(
+    boot: Boot, kernels: GuestKernels, tmp_path: Path, lab: Lab
+) -> None:
+    """A file server would be squeezed to a quarter of its speed: neither swap nor hard faults tell of it."""
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate(160 * MIB)
+    (guest,) = boot(GuestSpec("reading", 288 * MIB, vcpus=1, stats_period_s=1, disks=(disk,)))
+
+    def counts() -> KernelCounts:
+        told = kernels.told([guest.uuid]).get(guest.uuid)
+        return KernelCounts(0.0) if told is None else told.counts
+
+    # A disk that nobody holds open loses its cache at once.
+    run(guest, "sh", "-c", "(exec sleep 10000 < /dev/vda > /dev/null 2>&1 &)")
+    reading = "while :; do dd if=/dev/vda of=/dev/null bs=1M count=100 2> /dev/null; done"
+    run(guest, "sh", "-c", f"({reading}) > /dev/null 2>&1 &")
+    eventually("it has told", lambda: counts().sampled_s and counts().refaults == 0)
+    domain = Hypervisor(lab.uri).connection().lookupByUUIDString(guest.uuid)
+    faults = domain.memoryStats()["major_fault"]
+
+    domain.setMemory(160 * MIB // KIB)
+
+    eventually("refaults are counted", lambda: (counts().refaults or 0) > 10_000)
+    assert (counts().stalled_some_us or 0) > 0
+    assert domain.memoryStats()["major_fault"] - faults < 100
 
 
 @pytest.mark.long
