@@ -132,6 +132,8 @@ class GuestSnapshot:
     """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
     kernel: KernelCounts | None = field(default=None, metadata=ADDED)
     """None: its guest agent has not told lately."""
+    nodes: tuple[int, ...] = field(default=(), metadata=ADDED)
+    """The NUMA nodes of the host that all of its memory is bound to; empty: it may come from anywhere."""
 
     @property
     def built_bytes(self) -> int:

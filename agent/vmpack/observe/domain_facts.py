@@ -15,6 +15,8 @@ from vmpack.observe.policy import read_policy
 from vmpack.units import KIB
 
 _BALLOON = "devices/memballoon"
+_BINDING = ("strict", "restrictive")
+"""Modes in which memory comes from these nodes or not at all; libvirt's default is the first."""
 _CONNECTED_AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']"
 
 
@@ -38,6 +40,8 @@ class DomainFacts:
     policy_faults: tuple[str, ...]
     host_devices: tuple[str, ...] = ()
     """PCI addresses of the devices that it was given, and uuids of mediated ones."""
+    nodes: tuple[int, ...] = ()
+    """NUMA nodes of the host that all of its memory is bound to."""
 
 
 def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
@@ -61,6 +65,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         policy=policy,
         policy_faults=faults,
         host_devices=_host_devices(domain),
+        nodes=_bound_nodes(domain),
     )
 
 
@@ -106,6 +111,19 @@ def _has_passthrough(domain: Element) -> bool:
         "devices/disk[@type='nvme']",
     )
     return any(domain.find(path) is not None for path in pinning)
+
+
+def _bound_nodes(domain: Element) -> tuple[int, ...]:
+    """Empty where a part of its memory may come from any node."""
+    cells = domain.findall("numatune/memnode")
+    bindings = list(cells)
+    if not 0 < len(cells) == len(domain.findall("cpu/numa/cell")):
+        bindings += domain.findall("numatune/memory")
+        if len(bindings) == len(cells):
+            return ()
+    if any(part.get("mode", "strict") not in _BINDING or not part.get("nodeset") for part in bindings):
+        return ()
+    return tuple(sorted({node for part in bindings for node in parse_cpu_list(part.get("nodeset", ""))}))
 
 
 def _host_devices(domain: Element) -> tuple[str, ...]:

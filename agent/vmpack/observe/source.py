@@ -153,6 +153,7 @@ class HostSource:
             policy_faults=facts.policy_faults,
             maximum_bytes=built_bytes if built_bytes > nominal_bytes else None,
             kernel=None if kernel is None else kernel.counts,
+            nodes=facts.nodes,
         )
 
     def _tell_policy_faults(self, reading: DomainReading) -> None:
