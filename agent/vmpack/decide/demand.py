@@ -100,11 +100,12 @@ def demand(
     if guest.policy.opt_out:
         reason = Reason("opt_out_gives_back", {"balloon_bytes": guest.balloon_bytes})
         return _fixed(ceiling_bytes(guest, known), floor, shares, reason)
-    allowed_s = allowed_silence_s(guest, settings)
     use = known.use
-    fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
+    fresh = use is not None and host.time_s - use.sampled_s <= settings.silence_s
     if not fresh:
-        silent = _silent(guest, known, host.time_s, allowed_s, settings)
+        allowed_s = allowed_silence_s(guest, settings)
+        fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
+        silent = None if fresh else _silent(guest, known, host.time_s, allowed_s, settings)
         if silent is not None:
             size, reason = silent
             return _fixed(size, floor, shares, reason)
@@ -185,7 +186,7 @@ def _need(
     assert use is not None, "a guest that never reported is silent"
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
     usual, elastic = _elastic(guest, use, rules)
-    rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))
+    rise = int(use.rise_bytes_per_s * reaction_s(guest, settings)) if use.rise_bytes_per_s else 0
     bare = used + kernel + fixed
     least = bare + rise
     hungry = rise > 0
@@ -209,9 +210,11 @@ def _need(
         least = use.hidden_need_bytes
         hungry = True
         rule = "guest_has_no_free_memory"
-    bare = _whole_grains(bare, floor, max(guest.nominal_bytes, guest.balloon_bytes))
-    most = max(guest.nominal_bytes, bare)
-    minimum = _whole_grains(least, floor, most)
+    most = guest.nominal_bytes
+    bare = _whole_grains(bare, floor, most if most > guest.balloon_bytes else guest.balloon_bytes)
+    if bare > most:
+        most = bare
+    minimum = bare if least <= bare else _whole_grains(least, floor, most)
     # A rise goes on: one larger step instead of many.
     wanted = _whole_grains(least + elastic + RISES_ON * rise, floor, most)
     ready = minimum

@@ -17,7 +17,7 @@ from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import is_stuck, learn
 from vmpack.decide.offer import offer
-from vmpack.decide.report_period import set_period
+from vmpack.decide.report_period import set_period, wanted_period_s
 from vmpack.decide.seat import Seat
 from vmpack.decide.sizes import Sizes, sizes
 from vmpack.decide.stance import stance
@@ -289,6 +289,7 @@ def _actions(
     seats: Sequence[Seat], moves: Mapping[str, _Move], rules: MemorySettings
 ) -> tuple[SetMemory | SetStatsPeriod, ...]:
     periods: list[SetMemory | SetStatsPeriod] = []
+    wanted_s = wanted_period_s(rules)
     shrinks: list[tuple[int, str, SetMemory]] = []
     grows: list[tuple[float, str, SetMemory]] = []
     for seat in seats:
@@ -296,7 +297,7 @@ def _actions(
         move = moves.get(guest.uuid)
         if move is None:
             continue
-        period = set_period(guest, seat.known, rules)
+        period = set_period(guest, seat.known, wanted_s)
         if period is not None:
             periods.append(period)
         stays = move.to_bytes == guest.balloon_bytes
