@@ -19,7 +19,7 @@ from vmpack.decide.learn import is_stuck, learn
 from vmpack.decide.offer import offer
 from vmpack.decide.report_period import set_period, wanted_period_s
 from vmpack.decide.seat import Seat
-from vmpack.decide.sizes import Sizes, sizes
+from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import stance
 from vmpack.decide.targets import divide
 from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory, SetStatsPeriod
@@ -161,12 +161,9 @@ def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: f
 
 def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings, braked: bool) -> list[Seat]:
     seats = []
-    by_nominal: dict[int, Sizes] = {}
-    chosen = stance(rules)
+    limits_of, chosen = size_table(rules), stance(rules)
     for guest in sorted(snapshot.guests, key=_uuid):
-        limits = by_nominal.get(guest.nominal_bytes)
-        if limits is None:
-            limits = by_nominal[guest.nominal_bytes] = sizes(guest.nominal_bytes, rules)
+        limits = limits_of[guest.nominal_bytes]
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
         need = demand(guest, known, snapshot, limits, rules, chosen, braked)
         held = known.promised_bytes or guest.balloon_bytes
