@@ -211,7 +211,7 @@ def test_an_interval_that_is_not_there_is_said(journal: Path, capsys: pytest.Cap
 def test_a_journal_of_an_older_vmpack_replays() -> None:
     """An update would make the proof of all that was decided before it unreadable, or seem forged.
 
-    The segment was written by the version that had no GPUs in its snapshots and no nominal from the cloud. Its
+    The segment is of the version that had no GPUs in its snapshots and no nominal from the cloud. Its
     rules were others, and that is all that differs.
     """
     report = replay(read_segments(OLD_JOURNAL), memory.plan)
@@ -224,7 +224,7 @@ def test_a_journal_of_an_older_vmpack_replays() -> None:
 
 @pytest.mark.parametrize("settings", [builders.EAGER, builders.SETTINGS])
 def test_fields_that_came_later_change_no_proof(tmp_path: Path, settings: Settings) -> None:
-    """Every update that lets a record hold more would call each older journal different from the first line."""
+    """An update that lets a record hold more would make each older journal differ from line one on."""
     to = JournalWriter(tmp_path, 8 * MIB, 12_000, intervals.VERSION)
     for turn, remembered in intervals.history_of(120, settings=settings, steady=True):
         to.write(turn, remembered, settings)
