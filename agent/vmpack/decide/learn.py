@@ -200,13 +200,14 @@ def _learn_use(
     if before is None:
         used, kernel, counts = _use(guest, stats, None, available, True)
         return LearnedUse(
-            sampled_s, used, kernel, available, counts, 0.0, sampled_s, used, _hidden_need(guest, stats, limits),
-            stats.swap_in_bytes, stats.major_faults, None, float(used), 0.0,
+            sampled_s, used, kernel, available, counts, 0.0, sampled_s, used,
+            _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None, float(used),
+            0.0, swapped_bytes=_swapped(stats),
         )  # fmt: skip
     # Taken apart at once: one by one the fields of a named tuple cost twice the time.
     (
         was_s, was_used, _, peak, _, fading, anchor_s, anchor_used, _, was_swap_in, was_faults,
-        pressed_until_s, mean, variance, rises, floor, floor_until_s, presses,
+        pressed_until_s, mean, variance, rises, floor, floor_until_s, presses, swapped,
     ) = before  # fmt: skip
     seconds = sampled_s - was_s
     if seconds < SAME_REPORT_S:
@@ -221,8 +222,13 @@ def _learn_use(
         if step >= SMALLEST_BYTES or (rises is not None and was_s - rises.judged_s >= JUDGE_EVERY_S):
             rises = learned(rises, step, was_s, STANCES[settings.stance].rises_per_day)
         anchor_s, anchor_used = was_s, was_used
-    if _pressed(stats, was_swap_in, was_faults, seconds, settings):
+    swaps = _many(stats.swap_in_bytes, was_swap_in, SWAP_IN_PRESSED_BYTES_PER_S * seconds)
+    if swaps:
         pressed_until_s = now_s + settings.calm_s
+    if swaps or (
+        _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds)
+        and STANCES[settings.stance].heeds_faults
+    ):
         floor, floor_until_s, presses = _pressed_floor(guest, before, True, now_s, limits)
     elif floor_until_s is not None:
         floor, floor_until_s, presses = _pressed_floor(guest, before, False, now_s, limits)
@@ -231,11 +237,13 @@ def _learn_use(
     if weight > 1.0:
         weight = 1.0
     off = used - mean
+    hidden = _hidden_need(guest, stats, swapped, limits)
+    if hidden is None:
+        swapped = _swapped(stats)
     return LearnedUse(
-        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used,
-        _hidden_need(guest, stats, limits), stats.swap_in_bytes, stats.major_faults, pressed_until_s,
+        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used, hidden, stats.swap_in_bytes, stats.major_faults, pressed_until_s,
         mean + weight * off, (1 - weight) * (variance + weight * off * off),
-        rises, floor, floor_until_s, presses,
+        rises, floor, floor_until_s, presses, swapped,
     )  # fmt: skip
 
 
@@ -309,28 +317,34 @@ def _rise(
     return rise
 
 
-def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, limits: Sizes) -> int | None:
-    """With nothing free, use is all that the guest has and its need unknown: a large step instead."""
+def _hidden_need(
+    guest: GuestSnapshot, stats: MemoryStats, swapped_before: int | None, limits: Sizes
+) -> int | None:
+    """With nothing free, use is all that the guest has and its need unknown.
+
+    What it has swapped out since it last had something free tells how much more it needs, and it needs ever
+    more; else a large step.
+    """
     if 4 * stats.usable_bytes > limits.fixed_headroom_bytes:
         return None
-    return guest.balloon_bytes + max(limits.band_bytes, guest.nominal_bytes // 4)
+    gone = swapped_since(stats, swapped_before)
+    step = gone + gone // 2 if gone else guest.nominal_bytes // 4
+    return guest.balloon_bytes + max(limits.band_bytes, step)
 
 
-def _pressed(
-    stats: MemoryStats,
-    swap_in: int | None,
-    faults: int | None,
-    seconds: float,
-    settings: MemorySettings,
-) -> bool:
-    """Swap-in and hard faults are need, whatever the free memory says. The counters are the last report's."""
-    if (
-        swap_in is not None
-        and stats.swap_in_bytes is not None
-        and stats.swap_in_bytes - swap_in >= SWAP_IN_PRESSED_BYTES_PER_S * seconds
-    ):
-        return True
-    if faults is None or stats.major_faults is None:
-        return False
-    many = stats.major_faults - faults >= MAJOR_FAULTS_PRESSED_PER_S * seconds
-    return many and STANCES[settings.stance].heeds_faults
+def swapped_since(stats: MemoryStats, swapped_before: int | None) -> int:
+    """What it has swapped out since it last had something free; 0 when nothing, or not known."""
+    swapped = _swapped(stats)
+    return 0 if swapped is None or swapped_before is None else max(0, swapped - swapped_before)
+
+
+def _swapped(stats: MemoryStats) -> int | None:
+    """What is swapped out and has not come back; pages that are freed there stay counted."""
+    if stats.swap_out_bytes is None or stats.swap_in_bytes is None:
+        return None
+    return stats.swap_out_bytes - stats.swap_in_bytes
+
+
+def _many(count: int | None, before: int | None, least: float) -> bool:
+    """Did a counter grow by so much?"""
+    return count is not None and before is not None and count - before >= least
