@@ -43,7 +43,7 @@ def decided(*seen: GuestSnapshot, rules: Settings = SETTINGS, remembered: Rememb
 def shown(answer: Plan) -> str:
     """What showed that the guest is pressed; empty when it is not."""
     why = answer.guests[0].reasons[0]
-    return why.note if why.rule == "guest_is_pressed" else ""
+    return why.note if why.rule == "guest_was_pressed" else ""
 
 
 @pytest.mark.parametrize(

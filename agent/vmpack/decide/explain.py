@@ -13,9 +13,13 @@ _WORDS: dict[str, tuple[str, str]] = {
         "another floor or headroom for this VM (vmpack policy), or other use inside the guest",
     ),
     "guest_is_pressed": (
-        "a moment ago {note}, so its elastic headroom of {elastic_headroom_bytes} is kept for certain and "
-        "added once more; it uses {used_bytes}",
-        "a quiet time without swap-in, hard faults, refaults and stalls for memory",
+        "it swapped in a moment ago, so headroom is kept for certain and added once more; it uses "
+        "{used_bytes}",
+        "a quiet time without swap-in",
+    ),
+    "guest_was_pressed": (
+        "with a smaller balloon {note}, so it wants {pressed_floor_bytes} for a while; it uses {used_bytes}",
+        "half an hour or more without that, then the smaller size is tried again",
     ),
     "guest_has_no_free_memory": (
         "it has no free memory, so its true need is hidden and it gets a large step at once; "
@@ -89,6 +93,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it could go from {balloon_bytes} to {target_bytes}, but its use still falls: one larger step later",
         "waiting for its use to stand",
     ),
+    "saves_too_little_yet": (
+        "it could go from {balloon_bytes} to {target_bytes}, but its spare memory times the time that it has "
+        "been spare is {paid_pct} of what is worth an order: an average VM's memory for memory.calm_s",
+        "waiting: the more is spare, the sooner; or a shorter memory.calm_s",
+    ),
     "moved_just_now": ("its balloon was moved a moment ago", "waiting for the next interval"),
     "pays_for_others": (
         "others need memory at once and it has {spare_bytes} above its fair share: {taken_bytes} are taken",
@@ -120,6 +129,17 @@ _WORDS: dict[str, tuple[str, str]] = {
     "released_when_it_goes_on": (
         "it is not running: it takes what it was given when it goes on",
         "resuming or starting the VM",
+    ),
+    # NUMA nodes.
+    "nodes_are_full": (
+        "its memory is bound to NUMA node {note}, where all VMs so bound may have {node_budget_bytes} and "
+        "want {wanted_bytes}; what is free elsewhere does not help it",
+        "less use by what else runs there, other bounds (virsh numatune), or migrating a VM",
+    ),
+    "nodes_not_kept_apart": (
+        "VMs are bound to NUMA node {note}, and others to a part of these: only the host's budget holds for "
+        "them",
+        "bounds that do not overlap (virsh numatune)",
     ),
     # The host.
     "host_runs_short": (
@@ -166,7 +186,6 @@ _EXCLUSIONS = {
 }
 
 _STRAINS = {
-    "": "it swapped in or faulted hard",
     "faults": "it swapped in or faulted hard",
     "refaults": "it read again from its disk what it had just lost from its page cache",
     "allocation_stalls": "programs in it had to free memory before they got any",
@@ -177,7 +196,7 @@ _STRAINS = {
 def words(reason: Reason) -> tuple[str, str]:
     """What happened, and what would have changed it. A rule without words is shown by its name."""
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
-    known = _STRAINS if reason.rule == "guest_is_pressed" else _EXCLUSIONS
+    known = _STRAINS if reason.rule == "guest_was_pressed" else _EXCLUSIONS
     note = known.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
     return what.format_map(_Shown(shown, note=note)), change
