@@ -16,7 +16,7 @@ from vmpack.decide.brake import brake, relief
 from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import is_stuck, learn
-from vmpack.decide.node_budget import NO_POOLS, NodePool, divide_by_node, node_pools, over_bytes
+from vmpack.decide.node_budget import NodePool, divide_by_node, node_pools, over_bytes
 from vmpack.decide.offer import offer
 from vmpack.decide.report_period import set_period, wanted_period_s
 from vmpack.decide.scarcity import migration_wanted, scarce_intervals
@@ -61,8 +61,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     claimed_bytes = _claimed(snapshot)
     kept_bytes = silent.held_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
-    # One node is the host.
-    pools, node_reasons = node_pools(seats, snapshot, settings.host) if len(snapshot.nodes) > 1 else NO_POOLS
+    pools, node_reasons = node_pools([seat.guest for seat in seats], snapshot, settings.host)
     division = divide_by_node(seats, pools, spendable, claimed_bytes, braked is not None)
     targets, scarce = division.targets, division.scarce
     room = money.budget_bytes - silent.held_bytes - sum(seat.held_bytes for seat in seats)

@@ -1,7 +1,8 @@
 """NUMA nodes whose memory only some VMs may use: what these may have there, within the host's budget.
 
 A VM that is bound to nodes cannot grow into memory elsewhere: when its nodes are full, its QEMU is killed
-there while the host has room. VMs bound to the same nodes make a pool. Called by decide.memory. Pure.
+there while the host has room. VMs bound to the same nodes make a pool. Called by decide.memory and by
+decide.release. Pure.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from vmpack.decide.brake import reserve_bytes
 from vmpack.decide.budget import overhead_bytes
 from vmpack.decide.seat import Seat
 from vmpack.decide.targets import divide
+from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Reason
 from vmpack.model.settings import HostSettings
@@ -24,7 +26,7 @@ class NodePool(NamedTuple):
     nodes: str
     """Their numbers, for people."""
     places: tuple[int, ...]
-    """Of the VMs, among the seats."""
+    """Of the VMs, in their order."""
     budget_bytes: int
     """What their balloons may have in all."""
 
@@ -42,17 +44,20 @@ class Division(NamedTuple):
 
 
 def node_pools(
-    seats: Sequence[Seat], host: HostSnapshot, settings: HostSettings
+    guests: Sequence[GuestSnapshot], host: HostSnapshot, settings: HostSettings
 ) -> tuple[tuple[NodePool, ...], tuple[Reason, ...]]:
     """The pools of this host, and what is to be said of VMs whose bounds cannot be kept.
 
     Sets of nodes that overlap, or that the host does not show, make no pool: the host's budget holds for
     these VMs.
     """
+    # One node is the host.
+    if len(host.nodes) < 2:
+        return (), ()
     bound: dict[frozenset[int], list[int]] = {}
-    for place, seat in enumerate(seats):
-        if seat.guest.nodes:
-            bound.setdefault(frozenset(seat.guest.nodes), []).append(place)
+    for place, guest in enumerate(guests):
+        if guest.nodes:
+            bound.setdefault(frozenset(guest.nodes), []).append(place)
     shown = {node.number for node in host.nodes}
     bound = {nodes: places for nodes, places in bound.items() if not nodes >= shown}
     pools, said = [], []
@@ -61,18 +66,20 @@ def node_pools(
         if not nodes <= shown or any(other & nodes for other in bound if other != nodes):
             said.append(Reason("nodes_not_kept_apart", {}, words))
         else:
-            size = _budget(nodes, [seats[place] for place in places], host, settings)
+            size = _budget(nodes, [guests[place] for place in places], host, settings)
             pools.append(NodePool(words, tuple(places), size))
     return tuple(pools), tuple(said)
 
 
-def _budget(nodes: frozenset[int], bound: Sequence[Seat], host: HostSnapshot, settings: HostSettings) -> int:
+def _budget(
+    nodes: frozenset[int], bound: Sequence[GuestSnapshot], host: HostSnapshot, settings: HostSettings
+) -> int:
     """As the host's: total - its part of the reserve - what others use there - the VMs' overhead."""
     there = [node for node in host.nodes if node.number in nodes]
     total = sum(node.memory_total_bytes for node in there)
     used = total - sum(node.memory_free_bytes + node.memory_cache_bytes for node in there)
-    others = max(0, used - sum(seat.guest.rss_bytes or 0 for seat in bound))
-    overhead = sum(overhead_bytes(seat.guest, settings) for seat in bound)
+    others = max(0, used - sum(guest.rss_bytes or 0 for guest in bound))
+    overhead = sum(overhead_bytes(guest, settings) for guest in bound)
     whole = max(1, host.memory_total_bytes)
     reserve = reserve_bytes(whole, settings) * total // whole
     return max(0, total - reserve - others - overhead)
@@ -106,9 +113,6 @@ def divide_by_node(
         for place, size in zip(open_places, sizes, strict=True):
             targets[place] = size
     return Division(targets, scarce, lacking, bounds)
-
-
-NO_POOLS: tuple[tuple[NodePool, ...], tuple[Reason, ...]] = ((), ())
 
 
 def over_bytes(pool: NodePool, seats: Sequence[Seat]) -> int:
