@@ -140,6 +140,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "the guest of {note} took memory back by itself: {balloon_bytes} instead of {expected_bytes}",
         "less use inside the guest",
     ),
+    "room_has_come_free": (
+        "VMs that lack {unpaid_bytes} can be paid with the {freed_bytes} that shrinking balloons have given",
+        "nothing; it comes with the next turn",
+    ),
     "need_rises_fast": (
         "free memory in the guest of {note} fell from {before_bytes} to {usable_bytes}",
         "less use inside the guest",
