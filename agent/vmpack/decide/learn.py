@@ -5,6 +5,7 @@ Called once per guest and interval by decide.memory; every lasting observation g
 
 from __future__ import annotations
 
+from vmpack.decide.lesson import fitting, kills_taken_up, taken_up
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import STANCES
 from vmpack.decide.volatility import learned
@@ -112,6 +113,10 @@ def learn(
     elif floor_until_s is not None and now_s >= floor_until_s:
         floor = floor_until_s = None
     kills, killed_s, kill_floor_until_s = _learn_kills(guest, before, now_s, settings)
+    use = _learn_use(guest, before.use, changed_s if settles else now_s, now_s, limits, settings)
+    carried = before.carried
+    if carried is not None and use is not None:
+        use, carried = taken_up(use, carried, now_s, STANCES[settings.stance].rises_per_day), None
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -119,7 +124,7 @@ def learn(
         changed_s,
         before.awake_since_s if undisturbed else now_s,
         calm_since_s,
-        _learn_use(guest, before.use, changed_s if settles else now_s, now_s, limits, settings),
+        use,
         target,
         before.asked_s,
         before.safe_bytes,
@@ -134,6 +139,7 @@ def learn(
         kills,
         killed_s,
         kill_floor_until_s,
+        carried,
     )
 
 
@@ -178,8 +184,13 @@ def _kill_floor_s(kills: int, settings: MemorySettings) -> float:
 
 
 def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
-    """A guest seen for the first time: its last report, however old, is taken to fit its balloon."""
+    """A guest seen for the first time: its last report, however old, is taken to fit its balloon.
+
+    What was learned of it elsewhere comes with it.
+    """
     sampled_s = now_s if guest.stats is None else guest.stats.sampled_s
+    carried = fitting(guest.learned, guest.nominal_bytes, now_s)
+    kills, killed_s, kill_floor_until_s = kills_taken_up(carried, now_s)
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -187,6 +198,10 @@ def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
         balloon_changed_s=sampled_s - REPORT_LAG_S,
         awake_since_s=now_s,
         calm_since_s=now_s,
+        kills_seen=kills,
+        killed_s=killed_s,
+        kill_floor_until_s=kill_floor_until_s,
+        carried=carried,
     )
 
 

@@ -64,6 +64,7 @@ class HostService:
         decision: Decision,
         release: Release,
         state: State,
+        forget_learned: Callable[[], None],
         metrics: Callable[[], bytes],
     ) -> None:
         self._loop = loop
@@ -74,6 +75,7 @@ class HostService:
         self._decision = decision
         self._release = release
         self._state = state
+        self._forget_learned = forget_learned
         self._metrics = metrics
 
     def status(self) -> AgentStatus:
@@ -162,6 +164,7 @@ class HostService:
             loop.keep(remembered)
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
             if vm is None:
+                self._forget_learned()
                 loop.attempt()
             return given
 
