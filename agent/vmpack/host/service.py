@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vmpack.clock import Clock
+from vmpack.decide.experience import experience
 from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
 from vmpack.host.by_hand import plan_by_hand, refuse_frozen
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
@@ -94,6 +95,7 @@ class HostService:
         plan = next(plan for plan in interval.plan.guests if plan.uuid == guest.uuid)
         mine = tuple(outcome for outcome in interval.outcomes if outcome.action.uuid == guest.uuid)
         snapshot = interval.snapshot
+        known = interval.plan.remembered.guests.get(guest.uuid)
         return Explanation(
             number=interval.number,
             wall_s=snapshot.wall_s,
@@ -103,6 +105,7 @@ class HostService:
             plan=plan,
             outcomes=mine,
             host_reasons=interval.plan.reasons,
+            learned=experience(known, snapshot.time_s, self._loop.settings.memory),
         )
 
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
