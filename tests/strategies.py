@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.builders import NOW_S, SETTINGS, guest, host
 from vmpack.decide.learn import learn
-from vmpack.decide.sizes import sizes
+from vmpack.decide.sizes import size_table
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Remembered, RememberedGuest, Rises
@@ -67,7 +67,7 @@ def hosts(draw: st.DrawFn) -> HostSnapshot:
 @st.composite
 def experienced(draw: st.DrawFn, entry: GuestSnapshot) -> RememberedGuest:
     """This guest, known for a while: for its rises, and perhaps for having been pressed."""
-    known = learn(entry, None, NOW_S, sizes(entry.nominal_bytes, SETTINGS.memory), SETTINGS.memory)
+    known = learn(entry, None, NOW_S, size_table(SETTINGS.memory)[entry.nominal_bytes], SETTINGS.memory)
     if known.use is None:
         return known
     rises = draw(st.none() | st.builds(_rises, st.integers(0, 2**31), st.integers(0, 2**31)))

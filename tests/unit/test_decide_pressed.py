@@ -9,7 +9,7 @@ from tests.builders import EAGER, NOW_S, guest, settings
 
 from vmpack.decide.demand import demand
 from vmpack.decide.learn import PRESSED_FLOOR_S, PRESSES_FORGOTTEN_S, learn
-from vmpack.decide.sizes import sizes
+from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import stance
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
@@ -25,7 +25,7 @@ class Course:
 
     def __init__(self, nominal: int = 1024, balloon: int = 400, rules=EAGER.memory) -> None:
         self.rules = rules
-        self.limits = sizes(nominal * MIB, rules)
+        self.limits = size_table(rules)[nominal * MIB]
         self.now_s = NOW_S
         self.faults = 0
         self.known: RememberedGuest | None = None

@@ -16,7 +16,7 @@ from vmpack.decide.learn import learn
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.decide.share import fill
-from vmpack.decide.sizes import sizes
+from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import stance
 from vmpack.model import codec
 from vmpack.model.action import Outcome, SetMemory
@@ -90,7 +90,7 @@ def test_what_gives_way_last_lies_between_need_and_comfort(known_host, settings)
     """A guest's room for its rises would go before others' comfort, or be kept where no stance wants it."""
     snapshot, remembered = known_host
     for entry in snapshot.guests:
-        limits = sizes(entry.nominal_bytes, settings.memory)
+        limits = size_table(settings.memory)[entry.nominal_bytes]
         known = learn(entry, remembered.guests[entry.uuid], NOW_S, limits, settings.memory)
         need = demand(entry, known, snapshot, limits, settings.memory, stance(settings.memory))
         assert 0 <= need.bare_bytes <= need.minimum_bytes <= need.ready_bytes <= need.wanted_bytes

@@ -10,7 +10,7 @@ from tests.builders import EAGER, NOW_S, guest, host
 from vmpack.decide.demand import demand
 from vmpack.decide.learn import learn
 from vmpack.decide.memory import plan
-from vmpack.decide.sizes import sizes
+from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import STANCES, stance
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.plan import Plan, Remembered, RememberedGuest, Rises
@@ -26,7 +26,7 @@ def with_stance(name: str, **memory: object) -> Settings:
 
 def known_to_rise(seen: GuestSnapshot, usual: int, kept: int | None = None) -> RememberedGuest:
     """This guest, known for rises of so many MiB."""
-    known = learn(seen, None, NOW_S, sizes(seen.nominal_bytes, EAGER.memory), EAGER.memory)
+    known = learn(seen, None, NOW_S, size_table(EAGER.memory)[seen.nominal_bytes], EAGER.memory)
     rises = Rises((), NOW_S, NOW_S, NOW_S, usual * MIB, (usual if kept is None else kept) * MIB)
     assert known.use is not None
     return known._replace(use=known.use._replace(rises=rises))
@@ -117,7 +117,7 @@ def test_room_for_usual_rises_gives_way_last():
 def test_ready_lies_between_minimum_and_wanted():
     """Room that a stance does not want would be kept before others' comfort."""
     seen = guest(nominal=1024, balloon=400, used=200)
-    limits = sizes(seen.nominal_bytes, EAGER.memory)
+    limits = size_table(EAGER.memory)[seen.nominal_bytes]
     for usual in (0, 20, 200, 5000):
         known = known_to_rise(seen, usual)
         rules = with_stance("dense").memory
