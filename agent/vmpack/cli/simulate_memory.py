@@ -37,6 +37,12 @@ examples:
 traces (.csv, .csv.gz, .parquet with these columns; history.db of the agent as it is):
   vm, slot, mem_prov_mb, mem_used_mb      slots of 5 minutes, amounts in MiB
   time, vm, nominal_bytes, used_bytes     time in Unix seconds
+or series of libvirt's Prometheus exporters (.json, .prom, .txt, also .gz), of hosts that do not balloon yet:
+  curl -fsS http://PROMETHEUS:9090/api/v1/query_range -o vms.json -d step=60 \\
+    -d start=$(date -d '7 days ago' +%s) -d end=$(date +%s) --data-urlencode \\
+    'query={__name__=~"libvirt_domain_(memory_stats_(available|usable)|info_maximum_memory)_bytes"}'
+  promtool tsdb dump --match='{__name__=~"libvirt_domain_(memory_stats|info)_.*"}' DATA_DIR > vms.prom
+  (more than 11000 moments: several answers, one after the other in one file)
 policies: vmpack (all its stances; vmpack:STANCE is one), static (no ballooning), cloudvamp-fixed, hyperv,
 oracle (knows the future: the unavoidable minimum), and those in tests/benchmarks/rivals where Python finds
 the package tests (in a checkout: PYTHONPATH=. vmpack simulate ...).

@@ -114,6 +114,41 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it is asked again later",
         "a balloon driver that answers (is the guest hung?)",
     ),
+    # What was learned of a VM.
+    "learned_rises": (
+        "its use rises by about {rise_bytes} or more within {interval_s} some {per_day} times a day (known "
+        "for {known_s}); {kept_bytes} are kept for that (stance {note})",
+        "another stance (memory.stance), or time: a rise counts half a day later",
+    ),
+    "learned_lately": (
+        "its use rose by about {rise_bytes} or more within {interval_s}, {times} times in the {known_s} "
+        "since its first rise; {kept_bytes} are kept for that (stance {note})",
+        "another stance (memory.stance), or time: a rise counts half a day later",
+    ),
+    "learned_seldom": (
+        "it rises seldom: some {per_day} times a day by 1 MiB or more within {interval_s}, {largest_bytes} "
+        "at most (known for {known_s}); nothing is kept for that (stance {note})",
+        "more rises, or another stance (memory.stance)",
+    ),
+    "learned_pressed": (
+        "it swapped in or faulted hard when it had less ({times} times in a row): {kept_bytes} are kept for "
+        "{left_s} more, and twice as long the next time",
+        "time without swap-in and major faults, or another stance (memory.stance)",
+    ),
+    "learned_floor": (
+        "its balloon stopped at {kept_bytes}: it is not asked for less for {left_s} more",
+        "time (memory.learned_floor_s)",
+    ),
+    "learned_kills": (
+        "its guest killed a process for want of memory while it was packed ({times} times lately): it keeps "
+        "its nominal of {kept_bytes} for {left_s} more",
+        "time (memory.kill_floor_s)",
+    ),
+    "learned_elsewhere": (
+        "what was learned of it before it came here is taken up with its first report",
+        "its first report",
+    ),
+    "learned_nothing": ("nothing yet: it was never seen to rise by 1 MiB or more within {interval_s}", ""),
     # Giving back.
     "released": ("it gets back all that was promised: {nominal_bytes}", "nothing; that is what release does"),
     "release_does_not_fit": (

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
+from vmpack.model.learned import Learned
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
@@ -125,7 +126,7 @@ class LearnedUse(NamedTuple):
     rises: Annotated[Rises | None, ADDED] = None
     """None while it has never risen."""
     pressed_floor_bytes: Annotated[int, ADDED] = 0
-    """At this balloon it swapped in or faulted hard: it wants more than this until `pressed_floor_until_s`."""
+    """At this balloon it swapped in or faulted hard; it wants more until `pressed_floor_until_s`."""
     pressed_floor_until_s: Annotated[float | None, ADDED] = None
     presses: Annotated[int, ADDED] = 0
     """How often it was pressed again soon after that."""
@@ -172,6 +173,8 @@ class RememberedGuest(NamedTuple):
     """When that was last seen."""
     kill_floor_until_s: float | None = None
     """Until then it keeps its nominal for that; None when that is over."""
+    carried: Annotated[Learned | None, ADDED] = None
+    """What it brought from elsewhere, until its first report."""
 
     @property
     def promised_bytes(self) -> int:
