@@ -13,6 +13,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
+from vmpack.model.guest import KernelCounts
 from vmpack.model.learned import Learned
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
@@ -126,12 +127,18 @@ class LearnedUse(NamedTuple):
     rises: Annotated[Rises | None, ADDED] = None
     """None while it has never risen."""
     pressed_floor_bytes: Annotated[int, ADDED] = 0
-    """At this balloon it swapped in or faulted hard; it wants more until `pressed_floor_until_s`."""
+    """What it wants until `pressed_floor_until_s`, since it had too little with a smaller balloon."""
     pressed_floor_until_s: Annotated[float | None, ADDED] = None
     presses: Annotated[int, ADDED] = 0
     """How often it was pressed again soon after that."""
     swapped_bytes: Annotated[int | None, ADDED] = None
     """What it had swapped out, less what it had swapped in, when it last had something free."""
+    kernel: Annotated[KernelCounts | None, ADDED] = None
+    """What its kernel counted when it was last asked; the next answer is compared with it."""
+    kernel_balloon_bytes: Annotated[int, ADDED] = 0
+    """The balloon then."""
+    pressed_by: Annotated[str, ADDED] = ""
+    """What raised the pressed floor last: "faults" (or swap-in), or what decide/strain says."""
 
 
 class RememberedGuest(NamedTuple):
