@@ -16,7 +16,7 @@ from vmpack.decide.brake import brake, relief
 from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import is_stuck, learn
-from vmpack.decide.offer import offer
+from vmpack.decide.offer import learned_rises, offer
 from vmpack.decide.report_period import set_period
 from vmpack.decide.seat import Seat
 from vmpack.decide.sizes import Sizes, sizes
@@ -74,7 +74,8 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     scarcity, scarce_s = _scarcity(remembered, scarce, now_s, rules)
     learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent.known}
     reasons = _host_reasons(room, scarce, seats, braked)
-    offered = offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer)
+    rises = learned_rises(snapshot, remembered.guests, learned, remembered.rises, settings.offer)
+    offered = offer(snapshot, guests, rises, money, kept_bytes, claimed_bytes, settings.offer)
     return Plan(
         actions=actions,
         room_bytes=room,
@@ -83,7 +84,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         offer=offered if braked is None else replace(offered, memory_bytes=0),
         reasons=reasons,
         migration=_migration(seats, spendable, scarcity, rules),
-        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s),
+        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s, rises),
     )
 
 

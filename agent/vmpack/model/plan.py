@@ -51,12 +51,15 @@ class Offer:
     memory_bytes: int
     packed_bytes: int
     growth_reserve_bytes: int
+    """Kept for what the VMs may need more within the reaction time."""
     claimed_bytes: int
     shortage_probability_ratio: float | None
     """Chance that the VMs' need exceeds the host if all of the offer is taken, within the reaction time."""
     reasons: tuple[Reason, ...]
     gpus: tuple[str, ...] = field(default=(), metadata=ADDED)
     """Idle GPUs and MIG instances: UUIDs, or PCI addresses of those that are set aside for passthrough."""
+    lacking_bytes: int = field(default=0, metadata=ADDED)
+    """What is lacking of the growth reserve, nothing being offered: a VM of this need should leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,39 @@ class Rises(NamedTuple):
     """The rise that it seldom passes."""
     kept_bytes: int = 0
     """The same, as seldom as the stance wants it."""
+
+
+class RiseWindow(NamedTuple):
+    """One reaction time that is being watched."""
+
+    begun_s: float
+    level_bytes: int
+    """The chained sum of use when it began."""
+    highest_bytes: int
+    """The largest since."""
+    nominal_bytes: int
+    """Of the VMs that were counted when it began."""
+
+
+class HostRises(NamedTuple):
+    """How far the use of all VMs together rose within a reaction time. See decide/host_rises."""
+
+    counts: tuple[float, ...]
+    """By size, in quarters of an octave from 1/1024 of the VMs' nominals; each rise with its weight."""
+    seen: float
+    """Weight of all windows, with those in which nothing rose."""
+    since_s: float
+    epoch_s: float
+    """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2, so that old ones fade."""
+    last_s: float
+    """The newest interval taken into account."""
+    reaction_s: float
+    """The reaction time that was set."""
+    level_bytes: int
+    """The chained sum of use; only its changes mean something."""
+    windows: tuple[RiseWindow, ...]
+    newcomers: Mapping[str, float] = MappingProxyType({})
+    """VMs that nobody knows yet, by uuid: when they were first seen."""
 
 
 class LearnedUse(NamedTuple):
@@ -190,6 +226,8 @@ class Remembered:
     """When the newest of them began; turns in between change it, and add none."""
     braked_until_s: float | None = None
     """The host ran short a moment ago: comfort stays away until then."""
+    rises: HostRises | None = field(default=None, metadata=ADDED)
+    """None before the first interval."""
 
 
 @dataclass(frozen=True, slots=True)
