@@ -4,7 +4,7 @@ Called by decide/memory once per interval, which keeps what is returned, and by 
 coincide show only here: statistics of single VMs cannot tell them.
 
 The series is chained: each interval adds the changes of the VMs that were there before and are still there, so
-that one that leaves is no fall and one that comes no rise. Rises are counted as shares of those VMs' nominals,
+that one that leaves is no fall and one that comes no rise. Rises are counted as shares of those VMs' `extent`,
 which makes them hold when there are more or fewer VMs: one that was never seen is expected to behave as the
 others do, for its size. A newcomer is not counted at all: its whole nominal is kept (decide/offer).
 
@@ -15,17 +15,17 @@ most. Windows overlap, so four of them count as one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
-from vmpack.model.plan import HostRises, RememberedGuest, RiseWindow
+from vmpack.model.plan import HostRises, RiseWindow
 
 HALF_LIFE_S = 7 * 86400.0
 DAY_S = 86400.0
 PER_REACTION = 4
 PER_OCTAVE = 4
 SMALLEST_RATIO = 2.0**-10
-"""Of the VMs' nominals: smaller rises are counted as none."""
-MOST_SIZES = PER_OCTAVE * 10
+"""Of the VMs' extent: smaller rises are counted as none."""
+MOST_SIZES = PER_OCTAVE * 14
 NEWCOMER_S = 600.0
 """For so long, and for no less than ten reaction times, a VM is a newcomer."""
 NEWCOMER_REACTIONS = 10
@@ -36,18 +36,31 @@ MARGIN = 1.25
 _LARGEST_WEIGHT = 2.0**20
 
 
+def extent_bytes(nominals: Iterable[int]) -> int:
+    """What the rises of VMs with these nominals are measured by.
+
+    Rises that coincide grow with the sum of nominals, independent ones with the root of the sum of squares: the
+    geometric mean of both lies between.
+    """
+    total = squares = 0
+    for nominal in nominals:
+        total += nominal
+        squares += nominal * nominal
+    return int(math.sqrt(total * math.sqrt(squares)))
+
+
 def newcomers(
     before: HostRises | None,
-    known: Mapping[str, RememberedGuest],
+    known: Set[str],
     uuids: Set[str],
     now_s: float,
     reaction_s: float,
 ) -> dict[str, float]:
-    """When each VM that is still a newcomer was first seen, by uuid; `known` is what was known before now."""
+    """When each VM that is still a newcomer was first seen, by uuid; `known` are those that were known before now."""
     if before is None:
         return dict.fromkeys(uuids, now_s)
     since = before.newcomers
-    if not since and known.keys() >= uuids:
+    if not since and known >= uuids:
         return {}
     lasts_s = max(NEWCOMER_S, NEWCOMER_REACTIONS * reaction_s)
     found = {}
@@ -62,7 +75,7 @@ def newcomers(
 def learned(
     before: HostRises | None,
     change_bytes: int,
-    nominal_bytes: int,
+    extent: int,
     arrived: Mapping[str, float],
     now_s: float,
     reaction_s: float,
@@ -70,11 +83,11 @@ def learned(
     """Take one interval into account.
 
     `change_bytes` is by how much the VMs that were and are there, and are no newcomers, use more than in the
-    interval before; `nominal_bytes` their nominals; `arrived` the newcomers. After a pause longer than the
+    interval before; `extent` that of their nominals; `arrived` the newcomers. After a pause longer than the
     reaction time windows begin anew; with another reaction time everything does.
     """
     if before is None or before.reaction_s != reaction_s:
-        window = RiseWindow(now_s, 0, 0, nominal_bytes)
+        window = RiseWindow(now_s, 0, 0, extent)
         return HostRises((), 0.0, now_s, now_s, now_s, reaction_s, 0, (window,), dict(arrived))
     level = before.level_bytes + change_bytes
     seen, epoch_s, counts = before.seen, before.epoch_s, before.counts
@@ -84,7 +97,7 @@ def learned(
             if now_s - window.begun_s <= reaction_s:
                 kept.append(window if level <= window.highest_bytes else window._replace(highest_bytes=level))
                 continue
-            if not window.nominal_bytes:
+            if not window.extent_bytes:
                 continue
             weight = 2.0 ** ((window.begun_s - epoch_s) / HALF_LIFE_S)
             if weight > _LARGEST_WEIGHT:
@@ -93,7 +106,7 @@ def learned(
             seen += weight / PER_REACTION
             counts = _counted(counts, window, weight / PER_REACTION)
     if not kept or now_s - kept[-1].begun_s >= reaction_s / PER_REACTION:
-        kept.append(RiseWindow(now_s, level, level, nominal_bytes))
+        kept.append(RiseWindow(now_s, level, level, extent))
     return HostRises(
         counts, seen, before.since_s, epoch_s, now_s, reaction_s, level, tuple(kept), dict(arrived)
     )
@@ -101,9 +114,9 @@ def learned(
 
 def _counted(counts: tuple[float, ...], window: RiseWindow, weight: float) -> tuple[float, ...]:
     rise = window.highest_bytes - window.level_bytes
-    if rise <= SMALLEST_RATIO * window.nominal_bytes:
+    if rise <= SMALLEST_RATIO * window.extent_bytes:
         return counts
-    ratio = rise / window.nominal_bytes
+    ratio = rise / window.extent_bytes
     size = min(MOST_SIZES, math.ceil(PER_OCTAVE * math.log2(ratio / SMALLEST_RATIO)))
     longer = [*counts, *[0.0] * (size + 1 - len(counts))]
     longer[size] += weight
@@ -112,40 +125,40 @@ def _counted(counts: tuple[float, ...], window: RiseWindow, weight: float) -> tu
 
 def known_windows(rises: HostRises) -> float:
     """How many windows, one after the other, were seen; old ones count less."""
-    return rises.seen * 2.0 ** ((rises.epoch_s - rises.last_s) / HALF_LIFE_S)
+    return float(rises.seen * 2.0 ** ((rises.epoch_s - rises.last_s) / HALF_LIFE_S))
 
 
 def usual_ratio(rises: HostRises, bound_ratio: float) -> float:
-    """The share of nominals that a rise within one reaction time passes with at most this chance.
+    """The share of the extent that a rise within one reaction time passes with at most this chance.
 
     As far as is known: the rate of each size is taken at the upper end of what the sample allows, and beyond
-    the largest rise seen the tail is drawn on. 1 where that says nothing.
+    the largest rise seen the tail is drawn on. Infinite while nothing is known.
     """
     total = known_windows(rises)
     allowed = bound_ratio * total
     if allowed <= 0:
-        return 1.0
+        return math.inf
     if allowed < _upper(0.0):
         largest = _size_ratio(len(rises.counts) - 1)
-        return min(1.0, MARGIN * largest * (_upper(0.0) / allowed) ** (1 / TAIL_EXPONENT))
+        return MARGIN * largest * math.pow(_upper(0.0) / allowed, 1 / TAIL_EXPONENT)
     fading = total / rises.seen
     passed = 0.0
     for size in range(len(rises.counts) - 1, -1, -1):
         passed += rises.counts[size] * fading
         if _upper(passed) > allowed:
-            return min(1.0, MARGIN * _size_ratio(size))
+            return MARGIN * _size_ratio(size)
     return 0.0
 
 
 def chance_ratio(rises: HostRises, kept_ratio: float) -> float:
-    """The chance that a rise within one reaction time passes this share of nominals: usual_ratio backwards."""
+    """The chance that a rise within one reaction time passes this share of the extent: usual_ratio backwards."""
     total = known_windows(rises)
     if total <= 0:
         return 1.0
     size_ratio = kept_ratio / MARGIN
     largest = _size_ratio(len(rises.counts) - 1)
     if size_ratio > largest:
-        return min(1.0, _upper(0.0) / total * (largest / size_ratio) ** TAIL_EXPONENT)
+        return min(1.0, _upper(0.0) / total * math.pow(largest / size_ratio, TAIL_EXPONENT))
     fading = total / rises.seen
     passed = sum(
         count * fading for size, count in enumerate(rises.counts) if _size_ratio(size) > size_ratio

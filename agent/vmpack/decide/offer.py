@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vmpack.decide.host_rises import DAY_S, chance_ratio, learned, newcomers, usual_ratio
+from vmpack.decide.host_rises import DAY_S, chance_ratio, extent_bytes, learned, newcomers, usual_ratio
 from vmpack.model.gpu import idle_names
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Budget, GuestPlan, HostRises, Offer, Reason, RememberedGuest
@@ -30,6 +30,8 @@ class Needs(NamedTuple):
     """Of those that are neither newcomers nor may not be moved."""
     known_nominal_bytes: int
     """Of the same."""
+    known_extent_bytes: int
+    """Of the same; see decide/host_rises."""
 
 
 def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings) -> int:
@@ -42,9 +44,9 @@ def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings)
     if rises is None:
         return most
     known_days = min(1.0, (rises.last_s - rises.since_s) / DAY_S)
-    least_ratio = (1.0 - known_days) * settings.growth_reserve_ratio
-    ratio = max(least_ratio, usual_ratio(rises, settings.bound_ratio))
-    return min(most, int(ratio * needs.known_nominal_bytes))
+    least = (1.0 - known_days) * settings.growth_reserve_ratio * needs.known_nominal_bytes
+    usual = usual_ratio(rises, settings.bound_ratio) * needs.known_extent_bytes
+    return int(min(most, max(least, usual)))
 
 
 def learned_rises(
@@ -55,17 +57,19 @@ def learned_rises(
     settings: OfferSettings,
 ) -> HostRises:
     """Take one interval into account: `known` is what was known of the VMs before it, `now` what is known now."""
-    arrived = newcomers(before, known, now.keys(), snapshot.time_s, settings.reaction_s)
-    change = nominal = 0
+    arrived = newcomers(before, known.keys(), now.keys(), snapshot.time_s, settings.reaction_s)
+    change = 0
+    nominals = []
     for uuid, entry in now.items():
         use = entry.use
         if use is None or uuid in arrived:
             continue
-        nominal += entry.nominal_bytes
+        nominals.append(entry.nominal_bytes)
         old = known[uuid].use
         if old is not None and old is not use:
             change += use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
-    return learned(before, change, nominal, arrived, snapshot.time_s, settings.reaction_s)
+    extent = extent_bytes(nominals)
+    return learned(before, change, extent, arrived, snapshot.time_s, settings.reaction_s)
 
 
 def offer(
@@ -115,7 +119,7 @@ def shortage_ratio(needs: Needs, left_bytes: int, rises: HostRises | None) -> fl
         return 0.0
     if rises is None or not rises.seen:
         return None
-    return round(chance_ratio(rises, left_bytes / needs.known_nominal_bytes), 6)
+    return round(chance_ratio(rises, left_bytes / needs.known_extent_bytes), 6)
 
 
 def _needs(
@@ -124,7 +128,8 @@ def _needs(
     """What the VMs need, what of that is newcomers', and what is packed."""
     sizes = {guest.uuid: guest for guest in snapshot.guests}
     arrived = sizes if rises is None else rises.newcomers
-    newcomers_bytes = need = nominal = packed = 0
+    newcomers_bytes = need = packed = 0
+    nominals = []
     for guest in guests:
         size = sizes[guest.uuid]
         if size.nominal_bytes > size.balloon_bytes:
@@ -135,5 +140,6 @@ def _needs(
             newcomers_bytes += max(size.nominal_bytes, guest.minimum_bytes)
         else:
             need += guest.minimum_bytes
-            nominal += size.nominal_bytes
-    return Needs(kept_bytes + newcomers_bytes + need, need, nominal), newcomers_bytes, packed
+            nominals.append(size.nominal_bytes)
+    needs = Needs(kept_bytes + newcomers_bytes + need, need, sum(nominals), extent_bytes(nominals))
+    return needs, newcomers_bytes, packed

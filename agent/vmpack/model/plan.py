@@ -107,7 +107,7 @@ class RiseWindow(NamedTuple):
     """The chained sum of use when it began."""
     highest_bytes: int
     """The largest since."""
-    nominal_bytes: int
+    extent_bytes: int
     """Of the VMs that were counted when it began."""
 
 
@@ -115,7 +115,7 @@ class HostRises(NamedTuple):
     """How far the use of all VMs together rose within a reaction time. See decide/host_rises."""
 
     counts: tuple[float, ...]
-    """By size, in quarters of an octave from 1/1024 of the VMs' nominals; each rise with its weight."""
+    """By size, in quarters of an octave from 1/1024 of the VMs' extent; each rise with its weight."""
     seen: float
     """Weight of all windows, with those in which nothing rose."""
     since_s: float
