@@ -1,12 +1,13 @@
-"""How far the use of all VMs of a host rises, taken together, within the reaction time: learned from the host.
+"""How far the use of all VMs of a host, taken together, rises within the reaction time: learned there.
 
 Called by decide/memory once per interval, which keeps what is returned, and by decide/offer. Peaks that
 coincide show only here: statistics of single VMs cannot tell them.
 
-The series is chained: each interval adds the changes of the VMs that were there before and are still there, so
-that one that leaves is no fall and one that comes no rise. Rises are counted as shares of those VMs' `extent`,
-which makes them hold when there are more or fewer VMs: one that was never seen is expected to behave as the
-others do, for its size. A newcomer is not counted at all: its whole nominal is kept (decide/offer).
+The series is chained: each interval adds the changes of the VMs that were there before and are still there,
+so that one that leaves is no fall and one that comes no rise. Rises are counted as shares of those VMs'
+`extent`, which makes them hold when there are more or fewer VMs: one that was never seen is expected to
+behave as the others do, for its size. A newcomer is not counted at all: its whole nominal is kept
+(decide/offer).
 
 A window begins at every quarter of the reaction time, and tells by how much use was above its beginning at
 most. Windows overlap, so four of them count as one.
@@ -31,7 +32,7 @@ NEWCOMER_S = 600.0
 NEWCOMER_REACTIONS = 10
 TAIL_EXPONENT = 2.0
 """Beyond the largest rise ever seen: twice as large comes a fourth as often."""
-MARGIN = 1.25
+MARGIN = 1.1
 """On the sizes seen: tomorrow is not today."""
 _LARGEST_WEIGHT = 2.0**20
 
@@ -39,8 +40,8 @@ _LARGEST_WEIGHT = 2.0**20
 def extent_bytes(nominals: Iterable[int]) -> int:
     """What the rises of VMs with these nominals are measured by.
 
-    Rises that coincide grow with the sum of nominals, independent ones with the root of the sum of squares: the
-    geometric mean of both lies between.
+    Rises that coincide grow with the sum of nominals, independent ones with the root of the sum of squares:
+    the geometric mean of both lies between.
     """
     total = squares = 0
     for nominal in nominals:
@@ -56,7 +57,7 @@ def newcomers(
     now_s: float,
     reaction_s: float,
 ) -> dict[str, float]:
-    """When each VM that is still a newcomer was first seen, by uuid; `known` are those that were known before now."""
+    """When each VM that is still a newcomer was first seen, by uuid; `known` were known before now."""
     if before is None:
         return dict.fromkeys(uuids, now_s)
     since = before.newcomers
@@ -151,7 +152,7 @@ def usual_ratio(rises: HostRises, bound_ratio: float) -> float:
 
 
 def chance_ratio(rises: HostRises, kept_ratio: float) -> float:
-    """The chance that a rise within one reaction time passes this share of the extent: usual_ratio backwards."""
+    """The chance that a rise within one reaction time passes this share of the extent."""
     total = known_windows(rises)
     if total <= 0:
         return 1.0
@@ -160,9 +161,7 @@ def chance_ratio(rises: HostRises, kept_ratio: float) -> float:
     if size_ratio > largest:
         return min(1.0, _upper(0.0) / total * math.pow(largest / size_ratio, TAIL_EXPONENT))
     fading = total / rises.seen
-    passed = sum(
-        count * fading for size, count in enumerate(rises.counts) if _size_ratio(size) > size_ratio
-    )
+    passed = sum(count * fading for size, count in enumerate(rises.counts) if _size_ratio(size) > size_ratio)
     return min(1.0, _upper(passed) / total)
 
 

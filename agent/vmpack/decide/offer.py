@@ -56,7 +56,7 @@ def learned_rises(
     before: HostRises | None,
     settings: OfferSettings,
 ) -> HostRises:
-    """Take one interval into account: `known` is what was known of the VMs before it, `now` what is known now."""
+    """Take one interval into account: `known` is what was known of the VMs before it, `now` what is now."""
     arrived = newcomers(before, known.keys(), now.keys(), snapshot.time_s, settings.reaction_s)
     change = 0
     nominals = []
@@ -112,7 +112,7 @@ def offer(
 
 
 def shortage_ratio(needs: Needs, left_bytes: int, rises: HostRises | None) -> float | None:
-    """The chance that the VMs come to need more than `left_bytes` beyond what they need; None: not known yet."""
+    """The chance that the VMs come to need over `left_bytes` more than they do; None: not known yet."""
     if left_bytes < 0:
         return 1.0
     if left_bytes >= needs.known_nominal_bytes - needs.known_need_bytes:

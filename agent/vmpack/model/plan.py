@@ -120,7 +120,7 @@ class HostRises(NamedTuple):
     """Weight of all windows, with those in which nothing rose."""
     since_s: float
     epoch_s: float
-    """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2, so that old ones fade."""
+    """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2: old ones fade."""
     last_s: float
     """The newest interval taken into account."""
     reaction_s: float

@@ -8,7 +8,6 @@ from typing import Literal
 from vmpack.model.codec import ADDED
 from vmpack.units import MIB
 
-
 StanceName = Literal["safe", "balanced", "dense"]
 
 

@@ -1,9 +1,9 @@
 """CloudVAMP's rule for offers: a fixed share O of the memory that VMs were promised and do not use.
 
-Its probe tells the scheduler TOTALMEMORY = real + O x sum(nominal - used) (GRyCAP/cloudvamp, cloudvamp.rb), and
-the scheduler places VMs by their nominals. So what new VMs can still have is O x sum(nominal - used) over all
-VMs, less the nominals that are already promised beyond the host's own memory. It asks nobody to leave: a host
-that is full sends VMs away (MIGRATION in its Monitor.py).
+Its probe tells the scheduler TOTALMEMORY = real + O x sum(nominal - used) (GRyCAP/cloudvamp, cloudvamp.rb),
+and the scheduler places VMs by their nominals. So what new VMs can still have is O x sum(nominal - used) over
+all VMs, less the nominals that are already promised beyond the host's own memory. It asks nobody to leave: a
+host that is full sends VMs away (MIGRATION in its Monitor.py).
 """
 
 from __future__ import annotations
@@ -29,5 +29,7 @@ class FixedGrant:
         return Offered(max(0, int(self._factor * unused) - promised))
 
 
-POLICIES: dict[str, GrantFactory] = {f"fixed:{factor:g}": partial(FixedGrant, factor=factor) for factor in FACTORS}
+POLICIES: dict[str, GrantFactory] = {
+    f"fixed:{factor:g}": partial(FixedGrant, factor=factor) for factor in FACTORS
+}
 SWEEP: dict[str, GrantFactory] = {f"fixed:{factor:g}": partial(FixedGrant, factor=factor) for factor in SWEPT}

@@ -1,8 +1,9 @@
 """One draw under one policy of offers: who came, what was short, and was more promised than was there.
 
-Balloons are taken as ideal: what is short is what the VMs need in all beyond what the host keeps for VMs. Each
-step the policy says its offer; a VM that is to come, comes if its nominal fits in there, else it goes elsewhere.
-When the policy wants VMs to leave, or the host is full, such that came leave one reaction time later.
+Balloons are taken as ideal: what is short is what the VMs need in all beyond what the host keeps for VMs.
+Each step the policy says its offer; a VM that is to come, comes if its nominal fits in there, else it goes
+elsewhere. When the policy wants VMs to leave, or the host is full, such that came leave one reaction time
+later.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import numpy as np
 
 from vmpack.replay.draw import WARM_UP_S
 from vmpack.replay.grant_draw import GrantDraw
-from vmpack.replay.grant_policy import GrantFacts, GrantFactory, GrantSeen, Offered
-from vmpack.replay.policy import Bytes
+from vmpack.replay.grant_policy import GrantFactory, GrantFacts, GrantSeen
 from vmpack.replay.simulation import for_vms_bytes
 
 GB = 10**9
@@ -120,20 +120,3 @@ def run_grant(drawn: GrantDraw, factory: GrantFactory, step_s: float, reaction_s
         last - first,
         tuple(over),
     )
-
-
-class GrantOracle:
-    """Knows the future: offers all that will not be needed within the reaction time, and warns just in time."""
-
-    def __init__(self, facts: GrantFacts) -> None:
-        self._need_bytes = facts.future_need_bytes
-        self._step_s = facts.step_s
-        self._ahead = max(1, round(facts.reaction_s / facts.step_s))
-
-    def offer(self, seen: GrantSeen) -> Offered:
-        """See replay/grant_policy.py. Who leaves is gone one reaction time from now: need is seen up to there."""
-        now = round(seen.time_s / self._step_s) + 1
-        ahead: Bytes = self._need_bytes[now : now + self._ahead, seen.vms]
-        free = seen.for_vms_bytes - int(ahead.sum(axis=1).max())
-        lacking = int(ahead[-1, ~seen.leaving].sum()) - seen.for_vms_bytes
-        return Offered(max(0, free), max(0, lacking))

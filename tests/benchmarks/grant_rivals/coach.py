@@ -1,16 +1,17 @@
 """A time-of-day rule in the manner of Azure's Coach (Reidys and others, ASPLOS 2025, arXiv 2501.11179).
 
-A day is cut into windows; for each a VM's need is predicted. What a percentile of its need reaches in its worst
-window is guaranteed to it; what its peaks in a window need beyond that comes from a pool, which is shared: it is
-as large as the sum of all VMs' in the window that needs most. A VM without history gets all that it asked for.
+A day is cut into windows; for each a VM's need is predicted. What a percentile of its need reaches in its
+worst window is guaranteed to it; what its peaks in a window need beyond that comes from a pool, which is
+shared: it is as large as the sum of all VMs' in the window that needs most. A VM without history gets all
+that it asked for.
 
     offer = host - sum of guaranteed - max over windows of sum(peak in the window - guaranteed, at least 0)
 
-Six windows of four hours, the 95th percentile, and amounts taken up to steps of 5 % of nominal are the paper's.
-Its predictions come from a forest trained on millions of VMs, by their owners' and sizes' history; here each VM's
-own past days stand for it, which a host has, so a new VM is unknown until it has lived for a whole day.
-The paper's scheduler reserves for as long as the VM lives; so what new VMs were promised stays theirs whole
-until they are known.
+Six windows of four hours, the 95th percentile, and amounts taken up to steps of 5 % of nominal are the
+paper's. Its predictions come from a forest trained on millions of VMs, by their owners' and sizes' history;
+here each VM's own past days stand for it, which a host has, so a new VM is unknown until it has lived for a
+whole day. The paper's scheduler reserves for as long as the VM lives; so what new VMs were promised stays
+theirs whole until they are known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Koordinator's prediction of what production pods leave (koordinator-sh/koordinator, pkg/koordlet/prediction).
+"""Koordinator's prediction of what production pods leave (koordinator, pkg/koordlet/prediction).
 
     reclaimable = min(by pod, by priority class)
     by pod      = sum over pods older than the cold start of max(0, request - p98 x (1 + margin)),
@@ -10,8 +10,8 @@ Constants from config.go: cold start 24 h, margin 10 %, half-life of the memory 
 minute; from predict_server.go: histograms begin at 5 MiB and grow by 5 %, the percentile is p98. A
 percentile is the beginning of the bucket after the one that it falls in (pkg/util/histogram).
 
-Here a pod is a VM and its request its nominal; what the host keeps for VMs is the capacity, so that the system's
-own use is taken off already. What new VMs were promised is taken off what is reclaimable.
+Here a pod is a VM and its request its nominal; what the host keeps for VMs is the capacity, so that the
+system's own use is taken off already. What new VMs were promised is taken off what is reclaimable.
 """
 
 from __future__ import annotations
@@ -92,4 +92,6 @@ class Koordinator:
 
 
 POLICIES: dict[str, GrantFactory] = {"koordinator": partial(Koordinator, margin=MARGIN)}
-SWEEP: dict[str, GrantFactory] = {f"koordinator:{margin:g}": partial(Koordinator, margin=margin) for margin in SWEPT}
+SWEEP: dict[str, GrantFactory] = {
+    f"koordinator:{margin:g}": partial(Koordinator, margin=margin) for margin in SWEPT
+}
