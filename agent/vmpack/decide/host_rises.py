@@ -27,9 +27,10 @@ PER_OCTAVE = 4
 SMALLEST_RATIO = 2.0**-10
 """Of the VMs' extent: smaller rises are counted as none."""
 MOST_SIZES = PER_OCTAVE * 14
-NEWCOMER_S = 600.0
-"""For so long, and for no less than ten reaction times, a VM is a newcomer."""
 NEWCOMER_REACTIONS = 10
+"""For so many reaction times a VM is a newcomer."""
+PAUSE_S = 60.0
+"""When so much more than a reaction time passed unseen, nothing is made of what changed meanwhile."""
 TAIL_EXPONENT = 2.0
 """Beyond the largest rise ever seen: twice as large comes a fourth as often."""
 MARGIN = 1.1
@@ -63,7 +64,7 @@ def newcomers(
     since = before.newcomers
     if not since and known >= uuids:
         return {}
-    lasts_s = max(NEWCOMER_S, NEWCOMER_REACTIONS * reaction_s)
+    lasts_s = NEWCOMER_REACTIONS * reaction_s
     found = {}
     for uuid in uuids:
         if uuid not in known:
@@ -84,8 +85,8 @@ def learned(
     """Take one interval into account.
 
     `change_bytes` is by how much the VMs that were and are there, and are no newcomers, use more than in the
-    interval before; `extent` that of their nominals; `arrived` the newcomers. After a pause longer than the
-    reaction time windows begin anew; with another reaction time everything does.
+    interval before; `extent` that of their nominals; `arrived` the newcomers. After a pause windows begin anew;
+    with another reaction time everything does.
     """
     if before is None or before.reaction_s != reaction_s:
         window = RiseWindow(now_s, 0, 0, extent)
@@ -93,10 +94,12 @@ def learned(
     level = before.level_bytes + change_bytes
     seen, epoch_s, counts = before.seen, before.epoch_s, before.counts
     kept: list[RiseWindow] = []
-    if now_s - before.last_s <= reaction_s:
+    if now_s - before.last_s <= reaction_s + PAUSE_S:
         for window in before.windows:
-            if now_s - window.begun_s <= reaction_s:
-                kept.append(window if level <= window.highest_bytes else window._replace(highest_bytes=level))
+            if level > window.highest_bytes:
+                window = window._replace(highest_bytes=level)
+            if now_s - window.begun_s < reaction_s:
+                kept.append(window)
                 continue
             if not window.extent_bytes:
                 continue
@@ -148,7 +151,7 @@ def usual_ratio(rises: HostRises, bound_ratio: float) -> float:
         passed += rises.counts[size] * fading
         if _upper(passed) > allowed:
             return MARGIN * _size_ratio(size)
-    return 0.0
+    return MARGIN * SMALLEST_RATIO
 
 
 def chance_ratio(rises: HostRises, kept_ratio: float) -> float:

@@ -11,6 +11,7 @@ A newcomer counts with its whole nominal, until it is known how it behaves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings)
     known_days = min(1.0, (rises.last_s - rises.since_s) / DAY_S)
     least = (1.0 - known_days) * settings.growth_reserve_ratio * needs.known_nominal_bytes
     usual = usual_ratio(rises, settings.bound_ratio) * needs.known_extent_bytes
-    return int(min(most, max(least, usual)))
+    return math.ceil(min(most, max(least, usual)))
 
 
 def learned_rises(
