@@ -85,8 +85,8 @@ def learned(
     """Take one interval into account.
 
     `change_bytes` is by how much the VMs that were and are there, and are no newcomers, use more than in the
-    interval before; `extent` that of their nominals; `arrived` the newcomers. After a pause windows begin anew;
-    with another reaction time everything does.
+    interval before; `extent` that of their nominals; `arrived` the newcomers. After a pause windows begin
+    anew; with another reaction time everything does.
     """
     if before is None or before.reaction_s != reaction_s:
         window = RiseWindow(now_s, 0, 0, extent)
