@@ -149,8 +149,8 @@ _WORDS: dict[str, tuple[str, str]] = {
     ),
     "offer": (
         "of a budget of {budget_bytes} the VMs need {needed_bytes} (of that {newcomers_bytes} are nominals "
-        "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, passed "
-        "with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
+        "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, "
+        "passed with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
         "less or steadier use in the guests, fewer claims, a larger offer.bound_ratio, or a cloud that "
         "reacts sooner (offer.reaction_s)",
     ),
