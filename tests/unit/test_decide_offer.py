@@ -17,12 +17,13 @@ from vmpack.decide.host_rises import (
     MARGIN,
     NEWCOMER_REACTIONS,
     PER_REACTION,
-    SMALLEST_RATIO,
+    Change,
+    Extent,
     chance_ratio,
-    extent_bytes,
+    extent,
     learned,
     newcomers,
-    usual_ratio,
+    usual_bytes,
 )
 from vmpack.decide.memory import plan
 from vmpack.decide.offer import Needs, growth_bytes
@@ -35,13 +36,19 @@ from vmpack.units import MIB
 DAY_S = 86400.0
 REACTION_S = 60.0
 RULES = OfferSettings()
+SIZE = Extent(1024, 1024)
 thorough = hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def known(counts: tuple[float, ...] = (), windows: float = 1440.0, days: float = 1.0) -> HostRises:
+def known(
+    counts: tuple[float, ...] = (),
+    windows: float = 1440.0,
+    days: float = 1.0,
+    together: tuple[float, ...] = (),
+) -> HostRises:
     """So many windows were seen, with rises of these sizes; nobody is a newcomer."""
     since_s = NOW_S - days * DAY_S
-    return HostRises(counts, windows, since_s, NOW_S, NOW_S, REACTION_S, 0, (), {})
+    return HostRises(counts, together, windows, since_s, NOW_S, NOW_S, REACTION_S, 0, 0, ())
 
 
 def offered(snapshot: HostSnapshot, rises: HostRises, rules: OfferSettings = RULES) -> Plan:
@@ -112,7 +119,7 @@ def test_a_reserve_that_is_not_there_is_told() -> None:
 
 def test_a_young_history_keeps_a_share_of_nominals() -> None:
     """The first quiet hour would be taken for the whole day: of 1000 a tenth, less the part known."""
-    needs = Needs(100, 100, 1000, 1000)
+    needs = Needs(100, 100, 1000, Extent(1000, 1000))
 
     assert growth_bytes(needs, known(windows=0, days=0), RULES) == 900
     assert growth_bytes(needs, known(windows=1e6, days=0.25), RULES) in (75, 76)
@@ -123,25 +130,36 @@ def test_the_rate_of_a_size_is_taken_at_the_upper_end() -> None:
     """4 windows of 1000 may as well have been 7: at 0.6 % the size counts, at 0.8 % the next."""
     rises = known((50.0, 0.0, 4.0), windows=1000.0)
 
-    assert usual_ratio(rises, 0.006) == pytest.approx(MARGIN * SMALLEST_RATIO * 2**0.5)
-    assert usual_ratio(rises, 0.008) == pytest.approx(MARGIN * SMALLEST_RATIO)
-    assert usual_ratio(rises, 0.07) == MARGIN * SMALLEST_RATIO
+    assert usual_bytes(rises, SIZE, 0.006) == pytest.approx(MARGIN * 2**0.5)
+    assert usual_bytes(rises, SIZE, 0.008) == pytest.approx(MARGIN)
+    assert usual_bytes(rises, SIZE, 0.07) == MARGIN
 
 
 def test_beyond_the_largest_rise_the_tail_is_drawn_on() -> None:
     """At 0.1 % after 250 minutes nothing was seen that often: twice the largest, for a fourth of its rate."""
     rises = known((0.0,) * 8 + (1.0,), windows=250.0)
 
-    assert usual_ratio(rises, 0.001) == pytest.approx(MARGIN * 4 * SMALLEST_RATIO * 2)
-    assert chance_ratio(rises, usual_ratio(rises, 0.001)) == pytest.approx(0.001)
-    assert usual_ratio(known(windows=0.0), 0.01) == math.inf
+    assert usual_bytes(rises, SIZE, 0.001) == pytest.approx(MARGIN * 4 * 2)
+    assert chance_ratio(rises, SIZE, usual_bytes(rises, SIZE, 0.001)) == pytest.approx(0.001)
+    assert usual_bytes(known(windows=0.0), SIZE, 0.01) == math.inf
 
 
-def watch(changes: list[int], step_s: float = 10.0, extent: int = 1024) -> HostRises:
-    """What is learned from these changes of the VMs' use, one a step."""
-    rises = learned(None, 0, extent, {}, NOW_S, REACTION_S)
+def test_rises_of_many_grow_with_all_of_them() -> None:
+    """Peaks that coincide would catch a host that has more VMs since: 8 of 1024 together are 32 of 4096."""
+    alone, together = known((0.0,) * 12 + (9.0,)), known(together=(0.0,) * 12 + (9.0,))
+    more = Extent(4096, 2048)
+
+    assert usual_bytes(alone, SIZE, 0.005) == usual_bytes(together, SIZE, 0.005) == pytest.approx(8 * MARGIN)
+    assert usual_bytes(alone, more, 0.005) == pytest.approx(16 * MARGIN)
+    assert usual_bytes(together, more, 0.005) == pytest.approx(32 * MARGIN)
+
+
+def watch(changes: list[int], step_s: float = 10.0, share: float = 1.0) -> HostRises:
+    """What is learned from these changes of the VMs' use, one a step, to which one VM adds this share."""
+    rises = learned(None, Change(0, 0), SIZE, {}, NOW_S, REACTION_S)
     for number, change in enumerate(changes, 1):
-        rises = learned(rises, change, extent, {}, NOW_S + number * step_s, REACTION_S)
+        found = Change(change, max(0, int(share * change)))
+        rises = learned(rises, found, SIZE, {}, NOW_S + number * step_s, REACTION_S)
     return rises
 
 
@@ -149,29 +167,35 @@ def test_every_rise_is_counted_by_its_highest_point() -> None:
     """A peak of half a minute would be seen as nothing. 100 of 1024: between 2^-3.5 and 2^-3.25, size 27."""
     rises = watch([0] * 12 + [100, 0, -100] + [0] * 20)
 
-    assert len(rises.counts) == 28 and sum(rises.counts[:27]) == 0
+    assert len(rises.alone) == 28 and sum(rises.alone[:27]) == 0
     assert rises.seen == pytest.approx(29 * 10 / 20 / PER_REACTION, rel=0.2)
-    assert rises.counts[27] == pytest.approx(3 / PER_REACTION, rel=1e-3)
+    assert rises.alone[27] == pytest.approx(3 / PER_REACTION, rel=1e-3)
 
 
 def test_a_slow_climb_counts_with_what_it_gains_in_a_reaction_time() -> None:
     """10 a step are 60 of 1024 in each window: 2^-4.09, counted under 2^-4."""
     rises = watch([10] * 60)
 
-    assert len(rises.counts) == 25 and rises.counts[24] == pytest.approx(rises.seen)
+    assert len(rises.alone) == 25 and rises.alone[24] == pytest.approx(rises.seen)
+
+
+def test_a_rise_of_which_no_vm_makes_half_came_of_many() -> None:
+    """Morning, when all log in, would pass for one VM's whim."""
+    assert watch([10] * 60, share=0.4).alone == () and len(watch([10] * 60, share=0.4).together) == 25
+    assert watch([10] * 60, share=0.6).together == ()
 
 
 def test_what_happened_while_nobody_looked_is_not_counted() -> None:
     """After a stop of an hour the whole day's rise would be taken for that of a minute."""
     rises = watch([0] * 12)
-    rises = learned(rises, 900, 1024, {}, NOW_S + 3720, REACTION_S)
+    rises = learned(rises, Change(900, 900), SIZE, {}, NOW_S + 3720, REACTION_S)
 
-    assert rises.counts == () and len(rises.windows) == 1
+    assert rises.alone == () and len(rises.windows) == 1
 
 
 def test_another_reaction_time_begins_anew() -> None:
     """Rises within a minute say nothing of those within ten."""
-    assert learned(watch([10] * 30), 0, 1024, {}, NOW_S + 310, 600.0).seen == 0
+    assert learned(watch([10] * 30), Change(0, 0), SIZE, {}, NOW_S + 310, 600.0).seen == 0
 
 
 def test_old_windows_fade() -> None:
@@ -180,9 +204,9 @@ def test_old_windows_fade() -> None:
     later = rises._replace(last_s=rises.last_s + HALF_LIFE_S, seen=rises.seen + 2 * 1440)
     forgotten = rises._replace(last_s=rises.last_s + 10 * HALF_LIFE_S, seen=rises.seen + 1024 * 1440)
 
-    assert chance_ratio(rises, 2.0**-4.5) == 1.0
-    assert chance_ratio(later, 2.0**-4.5) == pytest.approx(0.0044, rel=0.05)
-    assert chance_ratio(forgotten, 2.0**-4.5) < 0.001
+    assert chance_ratio(rises, SIZE, 45) == 1.0
+    assert chance_ratio(later, SIZE, 45) == pytest.approx(0.0044, rel=0.05)
+    assert chance_ratio(forgotten, SIZE, 45) < 0.001
 
 
 def test_newcomers_are_those_never_seen_and_stay_so_for_a_while() -> None:
@@ -219,11 +243,14 @@ def test_a_vm_that_leaves_is_no_fall_and_one_that_comes_no_rise() -> None:
 
 def test_the_extent_lies_between_coincident_and_independent() -> None:
     """Four VMs of 100: 400 together, 200 as independent ones: 282."""
-    assert extent_bytes([100] * 4) == 282 and extent_bytes([100]) == 100 and extent_bytes([]) == 0
+    assert extent([100] * 4) == (400, 282) and extent([100]) == (100, 100) and extent([]) == (0, 0)
 
 
 histories = st.builds(
-    lambda counts, windows, days: known(tuple(counts), max(windows, sum(counts)), days),
+    lambda counts, together, windows, days: known(
+        tuple(counts), max(windows, sum(counts) + sum(together)), days, tuple(together)
+    ),
+    st.lists(st.floats(0, 50), max_size=40),
     st.lists(st.floats(0, 50), max_size=40),
     st.floats(0, 5000),
     st.floats(0, 3),

@@ -4,10 +4,9 @@ Called by decide/memory once per interval, which keeps what is returned, and by 
 coincide show only here: statistics of single VMs cannot tell them.
 
 The series is chained: each interval adds the changes of the VMs that were there before and are still there,
-so that one that leaves is no fall and one that comes no rise. Rises are counted as shares of those VMs'
-`extent`, which makes them hold when there are more or fewer VMs: one that was never seen is expected to
-behave as the others do, for its size. A newcomer is not counted at all: its whole nominal is kept
-(decide/offer).
+so that one that leaves is no fall and one that comes no rise. A newcomer is not counted at all: its whole
+nominal is kept (decide/offer). Rises are counted as shares of those VMs' extent, which makes them hold when
+there are more or fewer VMs: one that was never seen is expected to behave as the others do, for its size.
 
 A window begins at every quarter of the reaction time, and tells by how much use was above its beginning at
 most. Windows overlap, so four of them count as one.
@@ -17,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Set
+from typing import NamedTuple
 
 from vmpack.model.plan import HostRises, RiseWindow
 
@@ -27,6 +27,10 @@ PER_OCTAVE = 4
 SMALLEST_RATIO = 2.0**-10
 """Of the VMs' extent: smaller rises are counted as none."""
 MOST_SIZES = PER_OCTAVE * 14
+RATIOS = tuple(SMALLEST_RATIO * 2.0 ** (size / PER_OCTAVE) for size in range(MOST_SIZES + 1))
+"""The largest rise that is counted under each size."""
+TOGETHER_RATIO = 0.5
+"""Where those that rose most in each interval make less of a rise than this, it came of many VMs together."""
 NEWCOMER_REACTIONS = 10
 """For so many reaction times a VM is a newcomer."""
 PAUSE_S = 60.0
@@ -38,17 +42,23 @@ MARGIN = 1.1
 _LARGEST_WEIGHT = 2.0**20
 
 
-def extent_bytes(nominals: Iterable[int]) -> int:
-    """What the rises of VMs with these nominals are measured by.
+class Extent(NamedTuple):
+    """What the rises of some VMs are measured by."""
 
-    Rises that coincide grow with the sum of nominals, independent ones with the root of the sum of squares:
-    the geometric mean of both lies between.
-    """
+    together_bytes: int
+    """The sum of their nominals: rises that coincide grow with it."""
+    alone_bytes: int
+    """Rises of single VMs come more often where there are more VMs, which makes the seldom ones larger: by
+    how much depends on their tail, from the root of the sum of squares to the sum. This is the geometric mean."""
+
+
+def extent(nominals: Iterable[int]) -> Extent:
+    """Of VMs with these nominals."""
     total = squares = 0
     for nominal in nominals:
         total += nominal
         squares += nominal * nominal
-    return int(math.sqrt(total * math.sqrt(squares)))
+    return Extent(total, int(math.sqrt(total * math.sqrt(squares))))
 
 
 def newcomers(
@@ -74,54 +84,75 @@ def newcomers(
     return found
 
 
+class Change(NamedTuple):
+    """What one interval brought to the VMs that were and are there, and are no newcomers."""
+
+    all_bytes: int
+    """By how much they use more."""
+    largest_bytes: int
+    """By how much the one that rose most uses more; 0 where none rose."""
+
+
 def learned(
     before: HostRises | None,
-    change_bytes: int,
-    extent: int,
+    change: Change,
+    size: Extent,
     arrived: Mapping[str, float],
     now_s: float,
     reaction_s: float,
 ) -> HostRises:
-    """Take one interval into account.
+    """Take one interval into account; `size` is that of the VMs that changed, `arrived` are the newcomers.
 
-    `change_bytes` is by how much the VMs that were and are there, and are no newcomers, use more than in the
-    interval before; `extent` that of their nominals; `arrived` the newcomers. After a pause windows begin
-    anew; with another reaction time everything does.
+    After a pause windows begin anew; with another reaction time everything does.
     """
     if before is None or before.reaction_s != reaction_s:
-        window = RiseWindow(now_s, 0, 0, extent)
-        return HostRises((), 0.0, now_s, now_s, now_s, reaction_s, 0, (window,), dict(arrived))
-    level = before.level_bytes + change_bytes
-    seen, epoch_s, counts = before.seen, before.epoch_s, before.counts
+        before = HostRises((), (), 0.0, now_s, now_s, now_s, reaction_s, 0, 0, ())
+        change = Change(0, 0)
+    level, largest = before.level_bytes + change.all_bytes, before.largest_bytes + change.largest_bytes
+    paused = now_s - before.last_s > reaction_s + PAUSE_S
+    ended: list[RiseWindow] = []
     kept: list[RiseWindow] = []
-    if now_s - before.last_s <= reaction_s + PAUSE_S:
-        for window in before.windows:
-            if level > window.highest_bytes:
-                window = window._replace(highest_bytes=level)
-            if now_s - window.begun_s < reaction_s:
-                kept.append(window)
-                continue
-            if not window.extent_bytes:
-                continue
-            weight = 2.0 ** ((window.begun_s - epoch_s) / HALF_LIFE_S)
-            if weight > _LARGEST_WEIGHT:
-                counts = tuple(entry / weight for entry in counts)
-                seen, epoch_s, weight = seen / weight, window.begun_s, 1.0
-            seen += weight / PER_REACTION
-            counts = _counted(counts, window, weight / PER_REACTION)
+    for window in () if paused else before.windows:
+        if level - window.level_bytes > window.rise_bytes:
+            window = window._replace(
+                rise_bytes=level - window.level_bytes, largest_rise_bytes=largest - window.largest_bytes
+            )
+        (kept if now_s - window.begun_s < reaction_s else ended).append(window)
     if not kept or now_s - kept[-1].begun_s >= reaction_s / PER_REACTION:
-        kept.append(RiseWindow(now_s, level, level, extent))
-    return HostRises(
-        counts, seen, before.since_s, epoch_s, now_s, reaction_s, level, tuple(kept), dict(arrived)
+        kept.append(RiseWindow(now_s, level, largest, size.together_bytes, size.alone_bytes))
+    rises = before._replace(
+        last_s=now_s, level_bytes=level, largest_bytes=largest, windows=tuple(kept), newcomers=dict(arrived)
     )
+    for window in ended:
+        if window.together_bytes:
+            rises = _with(rises, window)
+    return rises
 
 
-def _counted(counts: tuple[float, ...], window: RiseWindow, weight: float) -> tuple[float, ...]:
-    rise = window.highest_bytes - window.level_bytes
-    if rise <= SMALLEST_RATIO * window.extent_bytes:
+def _with(rises: HostRises, window: RiseWindow) -> HostRises:
+    """Count a window that has ended."""
+    weight = 2.0 ** ((window.begun_s - rises.epoch_s) / HALF_LIFE_S)
+    if weight > _LARGEST_WEIGHT:
+        rises = rises._replace(
+            alone=tuple(count / weight for count in rises.alone),
+            together=tuple(count / weight for count in rises.together),
+            seen=rises.seen / weight,
+            epoch_s=window.begun_s,
+        )
+        weight = 1.0
+    weight /= PER_REACTION
+    rises = rises._replace(seen=rises.seen + weight)
+    if window.largest_rise_bytes < TOGETHER_RATIO * window.rise_bytes:
+        return rises._replace(
+            together=_counted(rises.together, window.rise_bytes, window.together_bytes, weight)
+        )
+    return rises._replace(alone=_counted(rises.alone, window.rise_bytes, window.alone_bytes, weight))
+
+
+def _counted(counts: tuple[float, ...], rise: int, extent_bytes: int, weight: float) -> tuple[float, ...]:
+    if rise <= SMALLEST_RATIO * extent_bytes:
         return counts
-    ratio = rise / window.extent_bytes
-    size = min(MOST_SIZES, math.ceil(PER_OCTAVE * math.log2(ratio / SMALLEST_RATIO)))
+    size = min(MOST_SIZES, math.ceil(PER_OCTAVE * math.log2(rise / extent_bytes / SMALLEST_RATIO)))
     longer = [*counts, *[0.0] * (size + 1 - len(counts))]
     longer[size] += weight
     return tuple(longer)
@@ -132,8 +163,8 @@ def known_windows(rises: HostRises) -> float:
     return float(rises.seen * 2.0 ** ((rises.epoch_s - rises.last_s) / HALF_LIFE_S))
 
 
-def usual_ratio(rises: HostRises, bound_ratio: float) -> float:
-    """The share of the extent that a rise within one reaction time passes with at most this chance.
+def usual_bytes(rises: HostRises, size: Extent, bound_ratio: float) -> float:
+    """What a rise of these VMs within one reaction time passes with at most this chance.
 
     As far as is known: the rate of each size is taken at the upper end of what the sample allows, and beyond
     the largest rise seen the tail is drawn on. Infinite while nothing is known.
@@ -142,35 +173,38 @@ def usual_ratio(rises: HostRises, bound_ratio: float) -> float:
     allowed = bound_ratio * total
     if allowed <= 0:
         return math.inf
+    sizes = _sizes(rises, size)
     if allowed < _upper(0.0):
-        largest = _size_ratio(len(rises.counts) - 1)
-        return MARGIN * largest * math.pow(_upper(0.0) / allowed, 1 / TAIL_EXPONENT)
+        return MARGIN * sizes[0][0] * math.pow(_upper(0.0) / allowed, 1 / TAIL_EXPONENT)
     fading = total / rises.seen
     passed = 0.0
-    for size in range(len(rises.counts) - 1, -1, -1):
-        passed += rises.counts[size] * fading
+    for size_bytes, count in sizes:
+        passed += count * fading
         if _upper(passed) > allowed:
-            return MARGIN * _size_ratio(size)
-    return MARGIN * SMALLEST_RATIO
+            return MARGIN * size_bytes
+    return MARGIN * sizes[-1][0]
 
 
-def chance_ratio(rises: HostRises, kept_ratio: float) -> float:
-    """The chance that a rise within one reaction time passes this share of the extent."""
+def chance_ratio(rises: HostRises, size: Extent, kept_bytes: float) -> float:
+    """The chance that a rise of these VMs within one reaction time passes this."""
     total = known_windows(rises)
     if total <= 0:
         return 1.0
-    size_ratio = kept_ratio / MARGIN
-    largest = _size_ratio(len(rises.counts) - 1)
-    if size_ratio > largest:
-        return min(1.0, _upper(0.0) / total * math.pow(largest / size_ratio, TAIL_EXPONENT))
+    sizes = _sizes(rises, size)
+    largest, kept = sizes[0][0], kept_bytes / MARGIN
+    if kept > largest:
+        return min(1.0, _upper(0.0) / total * math.pow(largest / kept, TAIL_EXPONENT))
     fading = total / rises.seen
-    passed = sum(count * fading for size, count in enumerate(rises.counts) if _size_ratio(size) > size_ratio)
-    return min(1.0, _upper(passed) / total)
+    return min(1.0, _upper(sum(count * fading for size_bytes, count in sizes if size_bytes > kept)) / total)
 
 
-def _size_ratio(size: int) -> float:
-    """The largest rise that is counted under this size."""
-    return float(SMALLEST_RATIO * 2.0 ** (max(0, size) / PER_OCTAVE))
+def _sizes(rises: HostRises, size: Extent) -> list[tuple[float, float]]:
+    """For these VMs the largest rise that is counted under each size, and its count; the largest first."""
+    sizes = [(SMALLEST_RATIO * size.alone_bytes, 0.0)]
+    for counts, extent_bytes in ((rises.alone, size.alone_bytes), (rises.together, size.together_bytes)):
+        sizes += [(RATIOS[place] * extent_bytes, count) for place, count in enumerate(counts) if count]
+    sizes.sort(reverse=True)
+    return sizes
 
 
 def _upper(passed: float) -> float:

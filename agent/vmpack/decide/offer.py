@@ -15,7 +15,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vmpack.decide.host_rises import DAY_S, chance_ratio, extent_bytes, learned, newcomers, usual_ratio
+from vmpack.decide.host_rises import (
+    DAY_S,
+    Change,
+    Extent,
+    chance_ratio,
+    extent,
+    learned,
+    newcomers,
+    usual_bytes,
+)
 from vmpack.model.gpu import idle_names
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Budget, GuestPlan, HostRises, Offer, Reason, RememberedGuest
@@ -31,8 +40,8 @@ class Needs(NamedTuple):
     """Of those that are neither newcomers nor may not be moved."""
     known_nominal_bytes: int
     """Of the same."""
-    known_extent_bytes: int
-    """Of the same; see decide/host_rises."""
+    extent: Extent
+    """Of the same."""
 
 
 def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings) -> int:
@@ -46,7 +55,7 @@ def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings)
         return most
     known_days = min(1.0, (rises.last_s - rises.since_s) / DAY_S)
     least = (1.0 - known_days) * settings.growth_reserve_ratio * needs.known_nominal_bytes
-    usual = usual_ratio(rises, settings.bound_ratio) * needs.known_extent_bytes
+    usual = usual_bytes(rises, needs.extent, settings.bound_ratio)
     return math.ceil(min(most, max(least, usual)))
 
 
@@ -59,7 +68,7 @@ def learned_rises(
 ) -> HostRises:
     """Take one interval into account: `known` is what was known of the VMs before it, `now` what is now."""
     arrived = newcomers(before, known.keys(), now.keys(), snapshot.time_s, settings.reaction_s)
-    change = 0
+    change = largest = 0
     nominals = []
     for uuid, entry in now.items():
         use = entry.use
@@ -68,9 +77,12 @@ def learned_rises(
         nominals.append(entry.nominal_bytes)
         old = known[uuid].use
         if old is not None and old is not use:
-            change += use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
-    extent = extent_bytes(nominals)
-    return learned(before, change, extent, arrived, snapshot.time_s, settings.reaction_s)
+            more = use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
+            change += more
+            if more > largest:
+                largest = more
+    changed = Change(change, largest)
+    return learned(before, changed, extent(nominals), arrived, snapshot.time_s, settings.reaction_s)
 
 
 def offer(
@@ -120,7 +132,7 @@ def shortage_ratio(needs: Needs, left_bytes: int, rises: HostRises | None) -> fl
         return 0.0
     if rises is None or not rises.seen:
         return None
-    return round(chance_ratio(rises, left_bytes / needs.known_extent_bytes), 6)
+    return round(chance_ratio(rises, needs.extent, left_bytes), 6)
 
 
 def _needs(
@@ -142,5 +154,5 @@ def _needs(
         else:
             need += guest.minimum_bytes
             nominals.append(size.nominal_bytes)
-    needs = Needs(kept_bytes + newcomers_bytes + need, need, sum(nominals), extent_bytes(nominals))
+    needs = Needs(kept_bytes + newcomers_bytes + need, need, sum(nominals), extent(nominals))
     return needs, newcomers_bytes, packed

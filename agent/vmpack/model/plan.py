@@ -104,18 +104,25 @@ class RiseWindow(NamedTuple):
 
     begun_s: float
     level_bytes: int
-    """The chained sum of use when it began."""
-    highest_bytes: int
-    """The largest since."""
-    extent_bytes: int
-    """Of the VMs that were counted when it began."""
+    """HostRises.level_bytes when it began; so is the next."""
+    largest_bytes: int
+    together_bytes: int
+    """Extent of the VMs that were there when it began; see decide/host_rises. So is the next."""
+    alone_bytes: int
+    rise_bytes: int = 0
+    """By how much the sum was above its beginning at most."""
+    largest_rise_bytes: int = 0
+    """Of that, what those VMs added that rose most in each interval."""
 
 
 class HostRises(NamedTuple):
     """How far the use of all VMs together rose within a reaction time. See decide/host_rises."""
 
-    counts: tuple[float, ...]
-    """By size, in quarters of an octave from 1/1024 of the VMs' extent; each rise with its weight."""
+    alone: tuple[float, ...]
+    """By size, in quarters of an octave from 1/1024 of the VMs' extent: rises of single VMs, each with its
+    weight."""
+    together: tuple[float, ...]
+    """The same of rises that came of many VMs."""
     seen: float
     """Weight of all windows, with those in which nothing rose."""
     since_s: float
@@ -127,6 +134,8 @@ class HostRises(NamedTuple):
     """The reaction time that was set."""
     level_bytes: int
     """The chained sum of use; only its changes mean something."""
+    largest_bytes: int
+    """The chained sum of what the VM that rose most in each interval rose by."""
     windows: tuple[RiseWindow, ...]
     newcomers: Mapping[str, float] = MappingProxyType({})
     """VMs that nobody knows yet, by uuid: when they were first seen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vmpack.decide.host_rises import extent_bytes, learned, newcomers
+from vmpack.decide.host_rises import Change, extent, learned, newcomers
 from vmpack.decide.offer import Needs, growth_bytes
 from vmpack.model.plan import HostRises
 from vmpack.model.settings import OfferSettings
@@ -29,9 +29,10 @@ class VmpackGrant:
         uuids = frozenset(self._uuids[vm] for vm in seen.vms.tolist())
         arrived = newcomers(self._rises, self._known, uuids, seen.time_s, settings.reaction_s)
         new = np.array([self._uuids[vm] in arrived for vm in seen.vms.tolist()], dtype=np.bool_)
-        change = int((seen.need_bytes - self._need_bytes[seen.vms])[~new].sum())
-        extent = extent_bytes(seen.nominal_bytes[~new].tolist())
-        self._rises = learned(self._rises, change, extent, arrived, seen.time_s, settings.reaction_s)
+        more = (seen.need_bytes - self._need_bytes[seen.vms])[~new]
+        change = Change(int(more.sum()), int(more.max(initial=0)))
+        size = extent(seen.nominal_bytes[~new].tolist())
+        self._rises = learned(self._rises, change, size, arrived, seen.time_s, settings.reaction_s)
         self._known = uuids
         self._need_bytes[seen.vms] = seen.need_bytes
         free = self._free(seen, new, np.ones(len(seen.vms), dtype=np.bool_))
@@ -42,6 +43,6 @@ class VmpackGrant:
         known = there & ~new
         need, nominals = int(seen.need_bytes[known].sum()), seen.nominal_bytes[known].tolist()
         unknown = int(seen.nominal_bytes[there & new].sum())
-        needs = Needs(need + unknown, need, sum(nominals), extent_bytes(nominals))
+        needs = Needs(need + unknown, need, sum(nominals), extent(nominals))
         growth = growth_bytes(needs, self._rises, self._settings)
         return seen.for_vms_bytes - need - unknown - growth
