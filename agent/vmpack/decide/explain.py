@@ -207,9 +207,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "stopping or migrating a VM, lower floors, or more memory in the host",
     ),
     "offer": (
-        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are for growth, "
-        "{claimed_bytes} are claimed",
-        "less use in the guests, or fewer claims",
+        "of a budget of {budget_bytes} the VMs need {needed_bytes} (of that {newcomers_bytes} are nominals "
+        "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, "
+        "passed with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
+        "less or steadier use in the guests, fewer claims, a larger offer.bound_ratio, or a cloud that "
+        "reacts sooner (offer.reaction_s)",
     ),
 }
 

@@ -47,6 +47,7 @@ class MemorySettings:
 @dataclass(frozen=True, slots=True)
 class OfferSettings:
     reaction_s: float = 60.0
+    bound_ratio: float = field(default=0.01, metadata=ADDED)
     growth_reserve_ratio: float = 0.10
 
 
