@@ -1,0 +1,105 @@
+"""The full host of the live benchmark: real guests, promised more than it pretends to have.
+
+The host's memory for guests (`room_bytes`) is their nominals over the overcommitment. What QEMU uses for
+itself comes on top, because without hardware acceleration it is as large as a small guest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.scenes.stage import made_ready, overhead
+from tests.waiting import eventually
+from vmpack.decide.brake import reserve_bytes
+from vmpack.decide.share import fill
+from vmpack.lab.guest_spec import GuestSpec
+from vmpack.lab.lab import Lab, LabGuest
+from vmpack.model.settings import HostSettings
+from vmpack.units import KIB, MIB
+
+TOUCHED_BEFORE_RATIO = 0.25
+"""Of nominal: used once and freed, as guests have that ran for a while."""
+SWAP_RATIO = 0.5
+"""Of nominal: a guest's swap disk."""
+DISK_BYTES_PER_S = 100 * MIB
+SWAPPING = frozenset({"bursts", "giving", "leaving"})
+"""These have swap, as about half of all guests do; the kernels of the others kill."""
+START_SLACK_BYTES = 24 * MIB
+BOOT_DEADLINE_S = 300.0
+
+
+class FullHost:
+    """Guests that stand as large as the host allows, and what each uses by itself."""
+
+    def __init__(self, lab: Lab, guests: Mapping[str, LabGuest], overcommit: float) -> None:
+        self.lab = lab
+        self.guests = guests
+        self.nominal_bytes = next(iter(guests.values())).size()[0]
+        self.room_bytes = int(self.nominal_bytes * len(guests) / overcommit) // MIB * MIB
+        self.overhead_bytes = overhead(guests.values())
+        self.own_bytes = {name: self._own_bytes(guest) for name, guest in guests.items()}
+        """The balloon that each guest would need without any of the course's needs: its kernel's included."""
+
+    def make_full(self, needs: Mapping[str, int]) -> None:
+        """Give the guests all that the host has: nobody short, the rest by nominal."""
+        names = list(self.guests)
+        least = [self.own_bytes[name] + needs[name] + START_SLACK_BYTES for name in names]
+        for_vms = self.room_bytes - reserve_bytes(self.room_bytes, HostSettings())
+        sizes = fill(for_vms, least, [self.nominal_bytes] * len(names), [1] * len(names))
+        for name, size in zip(names, sizes, strict=True):
+            self.guests[name].domain.setMemory(size // KIB)
+        for name, size in zip(names, sizes, strict=True):
+            eventually(f"the balloon of {name} is there", lambda name=name, size=size: self._is(name, size))
+
+    def resident_bytes(self) -> int:
+        """What the guests hold of the host's memory now, without QEMU's own."""
+        return sum(guest.rss_bytes() for guest in self.guests.values()) - self.overhead_bytes
+
+    def _is(self, name: str, size: int) -> bool:
+        told = self.guests[name].domain.memoryStats()
+        return abs(int(told["actual"]) * KIB - size) < 8 * MIB and int(told.get("available", 0)) > 0
+
+    def _own_bytes(self, guest: LabGuest) -> int:
+        return self.nominal_bytes - guest.control.mem().available_bytes
+
+
+@contextmanager
+def full_host(names: list[str], nominal_bytes: int, overcommit: float) -> Iterator[FullHost]:
+    """Boot the guests on a libvirt of their own; all of it ends with the context, however that ends."""
+    with tempfile.TemporaryDirectory(prefix="vmpack-live-") as folder, Lab.private() as lab:
+        specs = [_spec(name, nominal_bytes, Path(folder)) for name in names]
+        guests = dict(zip(names, lab.start(*specs), strict=True))
+        lab.wait_ready(BOOT_DEADLINE_S)
+        for name in SWAPPING & guests.keys():
+            _swap_on(guests[name])
+        for guest in guests.values():
+            guest.control.load_anonymous(int(TOUCHED_BEFORE_RATIO * nominal_bytes))
+        for guest in guests.values():
+            eventually(
+                f"{guest.name} has used memory",
+                lambda guest=guest: all(load.state == "done" for load in guest.control.progress()),
+                BOOT_DEADLINE_S,
+            )
+        made_ready(list(guests.values()))
+        yield FullHost(lab, guests, overcommit)
+
+
+def _spec(name: str, nominal_bytes: int, folder: Path) -> GuestSpec:
+    disks = ()
+    if name in SWAPPING:
+        disk = folder / f"{name}.raw"
+        with disk.open("wb") as file:
+            file.truncate(int(SWAP_RATIO * nominal_bytes))
+        disks = (disk,)
+    return GuestSpec(name, nominal_bytes, vcpus=1, disks=disks, stats_period_s=1, free_page_reporting=False)
+
+
+def _swap_on(guest: LabGuest) -> None:
+    import libvirt
+
+    done = guest.control.run(["sh", "-c", "mkswap /dev/vda > /dev/null && swapon /dev/vda"])
+    assert done.exit_code == 0, done.output
+    guest.domain.setBlockIoTune("vda", {"total_bytes_sec": DISK_BYTES_PER_S}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
