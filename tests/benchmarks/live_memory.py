@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.live_memory --policies vmpack:balanced,cloudvamp-fixed,mom --json
 
-Each policy gets freshly booted guests, promised twice what the host pretends to have. vmpack runs as its
+The guests are promised twice what the host pretends to have. vmpack runs as its
 agent does, with its defaults; rivals' rules (vmpack/replay, tests/benchmarks/rivals) are fed by the same
 observe layer and carried out by the same act layer every 5 s: CloudVAMP's own pace, twice MoM's.
 """
@@ -20,9 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.live.course import LENGTH_S, WARM_UP_S, Course, course
+from tests.benchmarks.live.course import LENGTH_S, WARM_UP_S, Course, course, need_bytes, peak_bytes
 from tests.benchmarks.live.host import FullHost, full_host
-from tests.benchmarks.live.measure import Sampler, late_gbs, sums
+from tests.benchmarks.live.measure import Sample, Sampler, late_gbs, sums
 from tests.benchmarks.live.players import Player
 from tests.benchmarks.live.rival import Rival
 from tests.real.agent_process import AgentProcess
@@ -56,8 +56,11 @@ class Orders:
 @contextmanager
 def ours(host: FullHost, stance: str, folder: Path) -> Iterator[Orders]:
     """vmpack's own agent, as an administrator starts it."""
-    size = host.room_bytes + host.overhead_bytes
-    config = f'[host]\nmemory_bytes = {size}\n[memory]\nstance = "{stance}"\n'
+    config = (
+        f"[host]\nmemory_bytes = {host.room_bytes + host.overhead_bytes}\n"
+        f"reserve_ratio = 0\nreserve_min_bytes = {host.reserve_bytes}\n"
+        f'[memory]\nstance = "{stance}"\n'
+    )
     orders = Orders()
     with AgentProcess(folder, host.lab.uri, config=config) as agent:
         agent.ready()
@@ -81,27 +84,17 @@ def theirs(host: FullHost, policy: str) -> Iterator[Orders]:
     orders.given_s = rival.orders
 
 
-def run(policy: str, seed: int, nominal_bytes: int = NOMINAL_BYTES, overcommit: float = OVERCOMMIT) -> Row:
-    """One policy through the course of this seed: its row."""
-    needs = course(seed, nominal_bytes)
-    with (
-        tempfile.TemporaryDirectory(prefix="vmpack-live-") as folder,
-        full_host(list(needs), nominal_bytes, overcommit) as host,
-    ):
-        return {
-            "policy": policy.partition(":")[0],
-            "stance": policy.partition(":")[2],
-            "seed": seed,
-            "guests": len(needs),
-            "nominal_mib": nominal_bytes // MIB,
-            "overcommit": overcommit,
-            **_play(policy, host, needs, Path(folder)),
-        }
-
-
-def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> Row:
-    name, _, stance = policy.partition(":")
+def run(policy: str, host: FullHost, needs: Course) -> tuple[Row, list[Sample]]:
+    """One policy through the course: its row, and what it was made of."""
     host.make_full({guest: changes[0].need_bytes for guest, changes in needs.items()})
+    with tempfile.TemporaryDirectory(prefix="vmpack-live-") as folder:
+        row, samples = _play(policy, host, needs, Path(folder))
+    name, _, stance = policy.partition(":")
+    return {"policy": name, "stance": stance, **row}, samples
+
+
+def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row, list[Sample]]:
+    name, _, stance = policy.partition(":")
     began_s = time.monotonic() + WARM_UP_S
     sampler = Sampler(host, began_s)
     players = [Player(host.guests[guest], changes, began_s) for guest, changes in needs.items()]
@@ -119,20 +112,22 @@ def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> Row:
                     break
                 time.sleep(0.1)
             finished_s = time.monotonic() - began_s
-            kills = _oom_kills(host) - kills
+            kills = {guest: after - kills[guest] for guest, after in _oom_kills(host).items()}
         finally:
             for player in players:
                 player.stop()
             sampler.stop()
     done = all(player.is_done for player in players)
-    return {
+    row = {
         **asdict(sums(sampler.samples, host, needs)),
         "late_gbs": round(sum(late_gbs(player.late) for player in players), 3),
-        "oom_kills": kills,
+        "oom_kills": sum(kills.values()),
+        "killed_in": {guest: count for guest, count in kills.items() if count},
         "orders": sum(0 <= given_s - began_s <= LENGTH_S for given_s in orders.given_s),
         "finished_s": round(finished_s, 1) if done else None,
         "silences": sum(player.silences for player in players),
     }
+    return row, sampler.samples
 
 
 def _until(moment_s: float) -> None:
@@ -140,8 +135,43 @@ def _until(moment_s: float) -> None:
         time.sleep(min(left_s, 0.5))
 
 
-def _oom_kills(host: FullHost) -> int:
-    return sum(guest.control.oom_kills() for guest in host.guests.values())
+def _oom_kills(host: FullHost) -> dict[str, int]:
+    return {name: guest.control.oom_kills() for name, guest in host.guests.items()}
+
+
+def run_all(policies: Sequence[str], seed: int, overcommit: float, samples: Path | None) -> list[Row]:
+    """All policies, one after the other on the same guests, which are made whole and idle in between."""
+    needs, rows = course(seed, NOMINAL_BYTES), []
+    with full_host(list(needs), NOMINAL_BYTES, overcommit) as host:
+        peak = (peak_bytes(needs) + sum(host.own_bytes.values())) / host.room_bytes
+        about = {
+            "seed": seed,
+            "guests": len(needs),
+            "nominal_mib": NOMINAL_BYTES // MIB,
+            "overcommit": overcommit,
+            "need_peak_ratio": round(peak, 3),
+        }
+        for policy in policies:
+            _say(f"{policy}: {len(needs)} guests of {format_bytes(NOMINAL_BYTES)}")
+            row, seen = run(policy, host, needs)
+            rows.append({**row, **about})
+            _say(json.dumps(rows[-1]))
+            if samples is not None:
+                _write(samples, policy, seen, host, needs)
+    return compared(rows)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _write(path: Path, policy: str, samples: Sequence[Sample], host: FullHost, needs: Course) -> None:
+    """Append one JSON line a sample: balloon and need of each guest, in bytes."""
+    with path.open("a") as file:
+        for sample in samples:
+            need = {name: host.own_bytes[name] + need_bytes(needs[name], sample.time_s) for name in needs}
+            line = {"policy": policy, **asdict(sample), "need_bytes": need}
+            file.write(json.dumps(line) + "\n")
 
 
 def compared(rows: Sequence[Row]) -> list[Row]:
@@ -176,20 +206,16 @@ def main() -> int:
     parser.add_argument("--policies", default=POLICIES, help=f"comma-separated (default {POLICIES})")
     parser.add_argument("--seed", type=int, default=1, help="of the course of needs (default 1)")
     parser.add_argument("--overcommit", type=float, default=OVERCOMMIT, help=f"default {OVERCOMMIT:g}")
+    parser.add_argument("--samples", type=Path, help="append what was seen, twice a second, to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     policies = args.policies.split(",")
     named(policies)
-    rows: list[Row] = []
     try:
-        for policy in policies:
-            print(f"{policy}: seven guests of {format_bytes(NOMINAL_BYTES)}", file=sys.stderr, flush=True)
-            rows.append(run(policy, args.seed, overcommit=args.overcommit))
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        rows = run_all(policies, args.seed, args.overcommit, args.samples)
     except KeyboardInterrupt:
         print("interrupted; its guests have ended", file=sys.stderr)
         return 130
-    rows = compared(rows)
     print(json.dumps({"rows": rows}, indent=2) if args.json else table(rows))
     return 0
 

@@ -39,16 +39,22 @@ class FullHost:
         self.guests = guests
         self.nominal_bytes = next(iter(guests.values())).size()[0]
         self.room_bytes = int(self.nominal_bytes * len(guests) / overcommit) // MIB * MIB
+        self.reserve_bytes = reserve_bytes(self.room_bytes, HostSettings())
+        """What vmpack keeps of such a host by default."""
         self.overhead_bytes = overhead(guests.values())
         self.own_bytes = {name: self._own_bytes(guest) for name, guest in guests.items()}
         """The balloon that each guest would need without any of the course's needs: its kernel's included."""
 
     def make_full(self, needs: Mapping[str, int]) -> None:
-        """Give the guests all that the host has: nobody short, the rest by nominal."""
+        """End what the guests do and give them all that the host has: nobody short, the rest by nominal."""
+        made_ready(list(self.guests.values()))
+        for guest in self.guests.values():
+            guest.control.drop_caches()
         names = list(self.guests)
         least = [self.own_bytes[name] + needs[name] + START_SLACK_BYTES for name in names]
-        for_vms = self.room_bytes - reserve_bytes(self.room_bytes, HostSettings())
-        sizes = fill(for_vms, least, [self.nominal_bytes] * len(names), [1] * len(names))
+        sizes = fill(
+            self.room_bytes - self.reserve_bytes, least, [self.nominal_bytes] * len(names), [1] * len(names)
+        )
         for name, size in zip(names, sizes, strict=True):
             self.guests[name].domain.setMemory(size // KIB)
         for name, size in zip(names, sizes, strict=True):
@@ -83,7 +89,7 @@ def full_host(names: list[str], nominal_bytes: int, overcommit: float) -> Iterat
                 lambda guest=guest: all(load.state == "done" for load in guest.control.progress()),
                 BOOT_DEADLINE_S,
             )
-        made_ready(list(guests.values()))
+            guest.control.free()
         yield FullHost(lab, guests, overcommit)
 
 
