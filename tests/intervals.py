@@ -52,9 +52,14 @@ def interval(*guests: GuestSnapshot, frozen: bool = False) -> Interval:
 
 
 def history_of(
-    count: int, *, guests: int = 2, first: int = 1, settings: Settings = builders.EAGER
+    count: int,
+    *,
+    guests: int = 2,
+    first: int = 1,
+    settings: Settings = builders.EAGER,
+    steady: bool = False,
 ) -> list[tuple[Interval, Remembered]]:
-    """`count` turns, each with what its decision got; the guests come to use more and less."""
+    """`count` turns, each with what its decision got; the guests come to use more and less, or are steady."""
     turns: list[tuple[Interval, Remembered]] = []
     remembered = Remembered()
     seen = snapshot(tuple(guest(index) for index in range(guests)))
@@ -62,7 +67,8 @@ def history_of(
         turn = decided(number, seen, remembered, settings)
         turns.append((turn, remembered))
         remembered = memory.remember(turn.plan, turn.outcomes, seen.time_s)
-        seen = _moved_on(builders.carried_out(seen, turn.plan, STEP_S), number)
+        later = builders.carried_out(seen, turn.plan, STEP_S)
+        seen = later if steady else _moved_on(later, number)
     return turns
 
 

@@ -7,7 +7,7 @@ was seen, so a lasting trouble rings once and not at every glance.
 from __future__ import annotations
 
 from vmpack.decide.brake import reserve_bytes
-from vmpack.decide.sizes import sizes
+from vmpack.decide.sizes import size_table
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.glance import Glance, GuestGlance
 from vmpack.model.guest import GuestSnapshot
@@ -24,12 +24,13 @@ def alarm(last: Interval, remembered: Remembered, glance: Glance, settings: Sett
     host = _host_alarm(last, glance, settings)
     if host is not None:
         return host
+    limits_of = size_table(settings.memory)
     excluded = {guest.uuid for guest in last.plan.guests if guest.verdict == "excluded"}
     for guest in sorted(last.snapshot.guests, key=lambda guest: guest.uuid):
         seen, known = glance.guests.get(guest.uuid), remembered.guests.get(guest.uuid)
         if seen is None or known is None or guest.uuid in excluded:
             continue
-        reason = _guest_alarm(guest, known, seen, sizes(guest.nominal_bytes, settings.memory).band_bytes)
+        reason = _guest_alarm(guest, known, seen, limits_of[guest.nominal_bytes].band_bytes)
         if reason is not None:
             return reason
     return None

@@ -89,6 +89,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it could go from {balloon_bytes} to {target_bytes}, but its use still falls: one larger step later",
         "waiting for its use to stand",
     ),
+    "saves_too_little_yet": (
+        "it could go from {balloon_bytes} to {target_bytes}, but its spare memory times the time that it has "
+        "been spare is {paid_pct} of what is worth an order: an average VM's memory for memory.calm_s",
+        "waiting: the more is spare, the sooner; or a shorter memory.calm_s",
+    ),
     "moved_just_now": ("its balloon was moved a moment ago", "waiting for the next interval"),
     "pays_for_others": (
         "others need memory at once and it has {spare_bytes} above its fair share: {taken_bytes} are taken",

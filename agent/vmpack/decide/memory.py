@@ -17,9 +17,9 @@ from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import is_stuck, learn
 from vmpack.decide.offer import offer
-from vmpack.decide.report_period import set_period
+from vmpack.decide.report_period import set_period, wanted_period_s
 from vmpack.decide.seat import Seat
-from vmpack.decide.sizes import Sizes, sizes
+from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import stance
 from vmpack.decide.targets import divide
 from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory, SetStatsPeriod
@@ -65,7 +65,8 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     spendable = money.budget_bytes - kept_bytes
     targets, scarce = divide(seats, spendable, claimed_bytes, braked is not None)
     room = money.budget_bytes - silent.held_bytes - sum(seat.held_bytes for seat in seats)
-    moves = _moves(seats, targets, room, now_s, rules, braked is not None)
+    spare = _spare(seats, targets, remembered, now_s)
+    moves = _moves(seats, targets, room, spare, now_s, rules, braked is not None)
     actions = _actions(seats, moves, rules)
     guests = tuple(
         _guest_plan(seat, target, moves.get(seat.guest.uuid))
@@ -83,7 +84,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         offer=offered if braked is None else replace(offered, memory_bytes=0),
         reasons=reasons,
         migration=_migration(seats, spendable, scarcity, rules),
-        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s),
+        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s, spare, now_s),
     )
 
 
@@ -161,12 +162,9 @@ def _asked(known: RememberedGuest, action: SetMemory, outcome: Outcome, now_s: f
 
 def _seats(snapshot: HostSnapshot, remembered: Remembered, rules: MemorySettings, braked: bool) -> list[Seat]:
     seats = []
-    by_nominal: dict[int, Sizes] = {}
-    chosen = stance(rules)
+    limits_of, chosen = size_table(rules), stance(rules)
     for guest in sorted(snapshot.guests, key=_uuid):
-        limits = by_nominal.get(guest.nominal_bytes)
-        if limits is None:
-            limits = by_nominal[guest.nominal_bytes] = sizes(guest.nominal_bytes, rules)
+        limits = limits_of[guest.nominal_bytes]
         known = learn(guest, remembered.guests.get(guest.uuid), snapshot.time_s, limits, rules)
         need = demand(guest, known, snapshot, limits, rules, chosen, braked)
         held = known.promised_bytes or guest.balloon_bytes
@@ -189,17 +187,33 @@ def _claimed(snapshot: HostSnapshot) -> int:
     )
 
 
+def _spare(
+    seats: Sequence[Seat], targets: Sequence[int], remembered: Remembered, now_s: float
+) -> dict[str, float]:
+    """Bytes above target times seconds of each VM that has any, summed up since it had none."""
+    before, since_s = remembered.spare_byte_s, remembered.spare_s
+    passed_s = 0.0 if since_s is None else now_s - since_s
+    return {
+        seat.guest.uuid: before.get(seat.guest.uuid, 0.0) + passed_s * (seat.held_bytes - target)
+        for seat, target in zip(seats, targets, strict=True)
+        if seat.held_bytes > target
+    }
+
+
 def _moves(
     seats: Sequence[Seat],
     targets: Sequence[int],
     room: int,
+    spare: Mapping[str, float],
     now_s: float,
     rules: MemorySettings,
     braked: bool,
 ) -> dict[str, _Move]:
     """Grow at once on need; take at once what that costs; else shrink slowly after calm.
 
-    Braked, everything above its target is taken at once.
+    Braked, everything above its target is taken at once. An order costs the same whatever it saves: it is
+    worth it when what it would have saved comes to an average VM for calm_s (as one rents skis until the rent
+    comes to their price: at most twice the cost of knowing how long the need stays away).
     """
     moves: dict[str, _Move] = {}
     owed = -room
@@ -211,9 +225,12 @@ def _moves(
         owed = sum(max(0, seat.held_bytes - target) for seat, target in zip(seats, targets, strict=True))
     if owed > 0:
         _take(seats, targets, owed, moves)
+    price = rules.calm_s * sum(seat.guest.nominal_bytes for seat in seats) / max(1, len(seats))
     for seat, target in zip(seats, targets, strict=True):
         if seat.need.movable and seat.guest.uuid not in moves:
-            moves[seat.guest.uuid] = _calm_move(seat, target, now_s, rules)
+            moves[seat.guest.uuid] = _calm_move(
+                seat, target, spare.get(seat.guest.uuid, 0.0), price, now_s, rules
+            )
     return moves
 
 
@@ -228,7 +245,10 @@ def _grows(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> bool
 
 
 def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
-    """Take `owed` bytes from those with the most above their target, whole grains at a time."""
+    """Take from those with the most above their target until `owed` bytes are found.
+
+    Whoever pays, pays a step at least: an order costs the same, and what is too much pays for the next one.
+    """
     above = sorted(
         (
             (seat.held_bytes - target, seat)
@@ -240,13 +260,15 @@ def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[
     for spare, seat in above:
         if owed <= 0:
             return
-        taken = min(spare, -(-owed // GRAIN_BYTES) * GRAIN_BYTES)
+        taken = min(spare, max(-(-owed // GRAIN_BYTES) * GRAIN_BYTES, seat.limits.step_bytes))
         owed -= taken
         numbers = {"spare_bytes": spare, "taken_bytes": taken, "wanted_bytes": seat.need.wanted_bytes}
         moves[seat.guest.uuid] = _Move(seat.held_bytes - taken, Reason(PAYS, numbers))
 
 
-def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> _Move:
+def _calm_move(
+    seat: Seat, target: int, spare: float, price: float, now_s: float, rules: MemorySettings
+) -> _Move:
     """Stay, stop a balloon that got stuck, or go one step towards the target."""
     balloon, known = seat.guest.balloon_bytes, seat.known
     numbers: dict[str, int | float] = {
@@ -276,6 +298,8 @@ def _calm_move(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> 
         return _Move(
             balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s})
         )
+    if spare < price:
+        return _Move(balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)}))
     if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
         return _Move(balloon, Reason("moved_just_now", numbers))
     to = max(target, balloon - seat.limits.step_bytes)
@@ -289,6 +313,7 @@ def _actions(
     seats: Sequence[Seat], moves: Mapping[str, _Move], rules: MemorySettings
 ) -> tuple[SetMemory | SetStatsPeriod, ...]:
     periods: list[SetMemory | SetStatsPeriod] = []
+    wanted_s = wanted_period_s(rules)
     shrinks: list[tuple[int, str, SetMemory]] = []
     grows: list[tuple[float, str, SetMemory]] = []
     for seat in seats:
@@ -296,7 +321,7 @@ def _actions(
         move = moves.get(guest.uuid)
         if move is None:
             continue
-        period = set_period(guest, seat.known, rules)
+        period = set_period(guest, seat.known, wanted_s)
         if period is not None:
             periods.append(period)
         stays = move.to_bytes == guest.balloon_bytes

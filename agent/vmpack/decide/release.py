@@ -11,7 +11,7 @@ from vmpack.decide.learn import learn
 from vmpack.decide.offer import offer
 from vmpack.decide.report_period import give_back_period
 from vmpack.decide.share import fill
-from vmpack.decide.sizes import sizes
+from vmpack.decide.sizes import size_table
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
@@ -69,7 +69,7 @@ def _place(
     uuids: frozenset[str] | None,
 ) -> _Place:
     before = remembered.guests.get(guest.uuid)
-    known = learn(guest, before, now_s, sizes(guest.nominal_bytes, rules), rules)
+    known = learn(guest, before, now_s, size_table(rules)[guest.nominal_bytes], rules)
     held = known.promised_bytes or guest.balloon_bytes
     if uuids is None:
         return _Place(guest, known, held, max(held, ceiling_bytes(guest, known)))

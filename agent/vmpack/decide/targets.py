@@ -50,13 +50,13 @@ def _divided(movable: Sequence[Seat], spendable: int, shares: Sequence[int]) -> 
     """What each gets when not every minimum fits.
 
     Nobody knows how much a hungry VM will want: its fair part is reckoned from its nominal, so that the parts
-    stay where they are while it eats; it gets no more than it wants now.
+    stay where they are while it eats; it gets no more than it needs now.
     """
     least = [min(seat.guest.balloon_bytes, seat.need.bare_bytes) for seat in movable]
     most = [
         max(seat.need.minimum_bytes, seat.guest.nominal_bytes if seat.need.hungry else 0) for seat in movable
     ]
-    caps = [seat.need.wanted_bytes if seat.need.hungry else seat.need.minimum_bytes for seat in movable]
+    caps = [seat.need.wanted_bytes if seat.need.blind else seat.need.minimum_bytes for seat in movable]
     return fill_capped(spendable, least, most, caps, shares)
 
 

@@ -117,7 +117,7 @@ class LearnedUse(NamedTuple):
     swap_in_bytes: int | None
     major_faults: int | None
     pressed_until_s: float | None
-    """The guest swapped in or faulted hard; until then it gets extra room."""
+    """The guest swapped in; until then it gets extra room."""
     mean_bytes: float
     """Of used_bytes, over minutes."""
     variance: float
@@ -129,6 +129,8 @@ class LearnedUse(NamedTuple):
     pressed_floor_until_s: Annotated[float | None, ADDED] = None
     presses: Annotated[int, ADDED] = 0
     """How often it was pressed again soon after that."""
+    swapped_bytes: Annotated[int | None, ADDED] = None
+    """What it had swapped out, less what it had swapped in, when it last had something free."""
 
 
 class RememberedGuest(NamedTuple):
@@ -190,6 +192,10 @@ class Remembered:
     """When the newest of them began; turns in between change it, and add none."""
     braked_until_s: float | None = None
     """The host ran short a moment ago: comfort stays away until then."""
+    spare_byte_s: Mapping[str, float] = field(default_factory=dict, metadata=ADDED)
+    """By VM uuid: what it has above its target, times the seconds it has had it."""
+    spare_s: float | None = field(default=None, metadata=ADDED)
+    """When that was last summed up."""
 
 
 @dataclass(frozen=True, slots=True)

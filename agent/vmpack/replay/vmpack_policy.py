@@ -126,7 +126,7 @@ class VmpackPolicy:
                     seen.unused_bytes.tolist(),
                     seen.caches_bytes.tolist(),
                     seen.swap_in_bytes.tolist(),
-                    [None] * len(sampled),
+                    [None] * len(sampled) if seen.swap_out_bytes is None else seen.swap_out_bytes.tolist(),
                     seen.major_faults.tolist(),
                     strict=True,
                 )
