@@ -24,7 +24,12 @@ TOUCHED_BEFORE_RATIO = 0.25
 """Of nominal: used once and freed, as guests have that ran for a while."""
 SWAP_RATIO = 0.5
 """Of nominal: a guest's swap disk."""
-DISK_BYTES_PER_S = 100 * MIB
+SWAP_BYTES_PER_S = 100 * MIB
+STREAM_BYTES = 64 << 30
+STREAM_BYTES_PER_S = 10 * MIB
+"""Every guest reads something new all the time, so that page cache fills whatever is free, as it does in
+guests that live long: memory that a policy gives is memory that the host then lacks."""
+STREAM = "exec 9< /dev/vda; while :; do dd if=/dev/vda of=/dev/null bs=64k; done"
 SWAPPING = frozenset({"bursts", "giving", "leaving"})
 """These have swap, as about half of all guests do; the kernels of the others kill."""
 START_SLACK_BYTES = 24 * MIB
@@ -79,8 +84,11 @@ def full_host(names: list[str], nominal_bytes: int, overcommit: float) -> Iterat
         specs = [_spec(name, nominal_bytes, Path(folder)) for name in names]
         guests = dict(zip(names, lab.start(*specs), strict=True))
         lab.wait_ready(BOOT_DEADLINE_S)
-        for name in SWAPPING & guests.keys():
-            _swap_on(guests[name])
+        for name, guest in guests.items():
+            _limit(guest, "vda", STREAM_BYTES_PER_S)
+            if name in SWAPPING:
+                _limit(guest, "vdb", SWAP_BYTES_PER_S)
+                _run(guest, "mkswap /dev/vdb > /dev/null && swapon /dev/vdb")
         for guest in guests.values():
             guest.control.load_anonymous(int(TOUCHED_BEFORE_RATIO * nominal_bytes))
         for guest in guests.values():
@@ -90,22 +98,33 @@ def full_host(names: list[str], nominal_bytes: int, overcommit: float) -> Iterat
                 BOOT_DEADLINE_S,
             )
             guest.control.free()
+            _run(guest, f"setsid sh -c '{STREAM}' > /dev/null 2>&1 &")
         yield FullHost(lab, guests, overcommit)
 
 
 def _spec(name: str, nominal_bytes: int, folder: Path) -> GuestSpec:
-    disks = ()
+    disks = [_disk(folder / f"{name}-stream.raw", STREAM_BYTES)]
     if name in SWAPPING:
-        disk = folder / f"{name}.raw"
-        with disk.open("wb") as file:
-            file.truncate(int(SWAP_RATIO * nominal_bytes))
-        disks = (disk,)
-    return GuestSpec(name, nominal_bytes, vcpus=1, disks=disks, stats_period_s=1, free_page_reporting=False)
+        disks.append(_disk(folder / f"{name}-swap.raw", int(SWAP_RATIO * nominal_bytes)))
+    return GuestSpec(
+        name, nominal_bytes, vcpus=1, disks=tuple(disks), stats_period_s=1, free_page_reporting=False
+    )
 
 
-def _swap_on(guest: LabGuest) -> None:
+def _disk(path: Path, size_bytes: int) -> Path:
+    """A disk without contents, which takes no room on the host's."""
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return path
+
+
+def _limit(guest: LabGuest, disk: str, bytes_per_s: int) -> None:
     import libvirt
 
-    done = guest.control.run(["sh", "-c", "mkswap /dev/vda > /dev/null && swapon /dev/vda"])
+    limits = {"total_bytes_sec": bytes_per_s}
+    guest.domain.setBlockIoTune(disk, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def _run(guest: LabGuest, script: str) -> None:
+    done = guest.control.run(["sh", "-c", script])
     assert done.exit_code == 0, done.output
-    guest.domain.setBlockIoTune("vda", {"total_bytes_sec": DISK_BYTES_PER_S}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
