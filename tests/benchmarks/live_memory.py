@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.live.course import LENGTH_S, WARM_UP_S, Course, course, need_bytes, peak_bytes
+from tests.benchmarks.live.course import Course, course
 from tests.benchmarks.live.host import FullHost, full_host
 from tests.benchmarks.live.measure import Sample, Sampler, late_gbs, sums
 from tests.benchmarks.live.players import Player
@@ -86,7 +86,7 @@ def theirs(host: FullHost, policy: str) -> Iterator[Orders]:
 
 def run(policy: str, host: FullHost, needs: Course) -> tuple[Row, list[Sample]]:
     """One policy through the course: its row, and what it was made of."""
-    host.make_full({guest: changes[0].need_bytes for guest, changes in needs.items()})
+    host.make_full({guest: changes[0].need_bytes for guest, changes in needs.changes.items()})
     with tempfile.TemporaryDirectory(prefix="vmpack-live-") as folder:
         row, samples = _play(policy, host, needs, Path(folder))
     name, _, stance = policy.partition(":")
@@ -95,9 +95,9 @@ def run(policy: str, host: FullHost, needs: Course) -> tuple[Row, list[Sample]]:
 
 def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row, list[Sample]]:
     name, _, stance = policy.partition(":")
-    began_s = time.monotonic() + WARM_UP_S
+    began_s = time.monotonic() + needs.warm_up_s
     sampler = Sampler(host, began_s)
-    players = [Player(host.guests[guest], changes, began_s) for guest, changes in needs.items()]
+    players = [Player(host.guests[guest], changes, began_s) for guest, changes in needs.changes.items()]
     in_force = ours(host, stance, folder) if name == OURS else theirs(host, policy)
     with in_force as orders:
         sampler.start()
@@ -106,9 +106,9 @@ def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row
         try:
             _until(began_s)
             kills = _oom_kills(host)
-            _until(began_s + LENGTH_S)
+            _until(began_s + needs.length_s)
             while not all(player.is_done for player in players):
-                if time.monotonic() > began_s + LENGTH_S + FINISH_WITHIN_S:
+                if time.monotonic() > began_s + needs.length_s + FINISH_WITHIN_S:
                     break
                 time.sleep(0.1)
             finished_s = time.monotonic() - began_s
@@ -120,10 +120,10 @@ def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row
     done = all(player.is_done for player in players)
     row = {
         **asdict(sums(sampler.samples, host, needs)),
-        "late_gbs": round(sum(late_gbs(player.late) for player in players), 3),
+        "late_gbs": round(sum(late_gbs(player.late, needs.length_s) for player in players), 3),
         "oom_kills": sum(kills.values()),
         "killed_in": {guest: count for guest, count in kills.items() if count},
-        "orders": sum(0 <= given_s - began_s <= LENGTH_S for given_s in orders.given_s),
+        "orders": sum(0 <= given_s - began_s <= needs.length_s for given_s in orders.given_s),
         "finished_s": round(finished_s, 1) if done else None,
         "silences": sum(player.silences for player in players),
     }
@@ -142,17 +142,17 @@ def _oom_kills(host: FullHost) -> dict[str, int]:
 def run_all(policies: Sequence[str], seed: int, overcommit: float, samples: Path | None) -> list[Row]:
     """All policies, one after the other on the same guests, which are made whole and idle in between."""
     needs, rows = course(seed, NOMINAL_BYTES), []
-    with full_host(list(needs), NOMINAL_BYTES, overcommit) as host:
-        peak = (peak_bytes(needs) + sum(host.own_bytes.values())) / host.room_bytes
+    with full_host(list(needs.changes), NOMINAL_BYTES, overcommit) as host:
+        peak = (needs.peak_bytes() + sum(host.own_bytes.values())) / host.room_bytes
         about = {
             "seed": seed,
-            "guests": len(needs),
+            "guests": len(needs.changes),
             "nominal_mib": NOMINAL_BYTES // MIB,
             "overcommit": overcommit,
             "need_peak_ratio": round(peak, 3),
         }
         for policy in policies:
-            _say(f"{policy}: {len(needs)} guests of {format_bytes(NOMINAL_BYTES)}")
+            _say(f"{policy}: {len(needs.changes)} guests of {format_bytes(NOMINAL_BYTES)}")
             row, seen = run(policy, host, needs)
             rows.append({**row, **about})
             _say(json.dumps(rows[-1]))
@@ -169,7 +169,9 @@ def _write(path: Path, policy: str, samples: Sequence[Sample], host: FullHost, n
     """Append one JSON line a sample: balloon and need of each guest, in bytes."""
     with path.open("a") as file:
         for sample in samples:
-            need = {name: host.own_bytes[name] + need_bytes(needs[name], sample.time_s) for name in needs}
+            need = {
+                name: host.own_bytes[name] + needs.need_bytes(name, sample.time_s) for name in needs.changes
+            }
             line = {"policy": policy, **asdict(sample), "need_bytes": need}
             file.write(json.dumps(line) + "\n")
 

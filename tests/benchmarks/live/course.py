@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from vmpack.units import MIB
 
-WARM_UP_S = 45.0
-LENGTH_S = 110.0
 START_RATE_BYTES_PER_S = 40 * MIB
 """How fast a guest takes what it has from the beginning, or takes again what was killed."""
 
@@ -27,12 +25,27 @@ class Change:
     rate_bytes_per_s: int = START_RATE_BYTES_PER_S
 
 
-Course = Mapping[str, Sequence[Change]]
-"""By guest; each begins with what it needs from the start of the warm-up."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What each guest needs when. Begins with a warm-up, which is not scored."""
+
+    changes: Mapping[str, Sequence[Change]]
+    """By guest, the first one at the beginning of the warm-up."""
+    warm_up_s: float
+    length_s: float
+
+    def need_bytes(self, name: str, time_s: float) -> int:
+        """What this guest was told to need by then."""
+        return need_bytes(self.changes[name], time_s)
+
+    def peak_bytes(self) -> int:
+        """The most that all guests together are told to need at one moment."""
+        times = range(int(self.length_s))
+        return max(sum(self.need_bytes(name, float(time_s)) for name in self.changes) for time_s in times)
 
 
 def course(seed: int, nominal_bytes: int) -> Course:
-    """The needs of seven guests of this nominal, at most 0.53 of it each; the seed moves them by a tenth."""
+    """Seven guests of this nominal that need at most 0.53 of it each; the seed moves all by a tenth."""
     rng = random.Random(seed)
 
     def size(ratio: float) -> int:
@@ -46,29 +59,23 @@ def course(seed: int, nominal_bytes: int) -> Course:
 
     some, more, role, calm, burst, given = (size(ratio) for ratio in (0.10, 0.48, 0.48, 0.06, 0.28, 0.36))
     swap_s, first_s, second_s = at(40), at(25), at(82)
-    return {
-        "idle1": [Change(-WARM_UP_S, 0)],
-        "idle2": [Change(-WARM_UP_S, 0)],
-        "rising": [Change(-WARM_UP_S, some), Change(at(12), more, rate(10))],
-        "leaving": [Change(-WARM_UP_S, role), Change(swap_s, 0)],
-        "coming": [Change(-WARM_UP_S, 0), Change(swap_s + 2, role, rate(20))],
+    warm_up_s = 45.0
+    changes = {
+        "idle1": [Change(-warm_up_s, 0)],
+        "idle2": [Change(-warm_up_s, 0)],
+        "rising": [Change(-warm_up_s, some), Change(at(12), more, rate(10))],
+        "leaving": [Change(-warm_up_s, role), Change(swap_s, 0)],
+        "coming": [Change(-warm_up_s, 0), Change(swap_s + 2, role, rate(20))],
         "bursts": [
-            Change(-WARM_UP_S, calm),
+            Change(-warm_up_s, calm),
             Change(first_s, calm + burst, rate(30)),
             Change(first_s + 20, calm),
             Change(second_s, calm + burst, rate(30)),
             Change(second_s + 15, calm),
         ],
-        "giving": [Change(-WARM_UP_S, given), Change(at(62), size(0.05))],
+        "giving": [Change(-warm_up_s, given), Change(at(62), size(0.05))],
     }
-
-
-def peak_bytes(needs: Course) -> int:
-    """The most that all guests together are told to need at one moment of the course."""
-    return max(
-        sum(need_bytes(changes, float(time_s)) for changes in needs.values())
-        for time_s in range(int(LENGTH_S))
-    )
+    return Course(changes, warm_up_s, length_s=110.0)
 
 
 def need_bytes(changes: Sequence[Change], time_s: float) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.benchmarks.live.course import LENGTH_S, Course, need_bytes
+from tests.benchmarks.live.course import Course
 from tests.benchmarks.live.host import FullHost
 from vmpack.units import KIB, MIB
 
@@ -78,14 +78,14 @@ class Sums:
 
 def sums(samples: list[Sample], host: FullHost, course: Course) -> Sums:
     """Add up the samples that lie in the course."""
-    scored = [sample for sample in samples if 0 <= sample.time_s <= LENGTH_S]
+    scored = [sample for sample in samples if 0 <= sample.time_s <= course.length_s]
     nominal = host.nominal_bytes * len(host.guests)
     ratio = short_bytes_s = short_s = over_s = 0.0
     for sample, following in pairwise(scored):
         passed_s = following.time_s - sample.time_s
         ratio += passed_s * sum(sample.balloon_bytes.values()) / nominal
-        for name, changes in course.items():
-            need = host.own_bytes[name] + need_bytes(changes, sample.time_s)
+        for name in course.changes:
+            need = host.own_bytes[name] + course.need_bytes(name, sample.time_s)
             short = need - sample.balloon_bytes[name]
             if short > SHORT_BYTES:
                 short_bytes_s += passed_s * short
@@ -102,7 +102,7 @@ def sums(samples: list[Sample], host: FullHost, course: Course) -> Sums:
     )
 
 
-def late_gbs(late: list[tuple[float, int]]) -> float:
+def late_gbs(late: list[tuple[float, int]], length_s: float) -> float:
     """By a guest's own word: needed and not held yet, 10^9 bytes x seconds."""
-    scored = [(time_s, behind) for time_s, behind in late if 0 <= time_s <= LENGTH_S]
+    scored = [(time_s, behind) for time_s, behind in late if 0 <= time_s <= length_s]
     return sum((after[0] - before[0]) * before[1] for before, after in pairwise(scored)) / GB
