@@ -247,6 +247,8 @@ LATER_FIELDS = {
     "gpus",
     "of_owner",
     "maximum_bytes",
+    "learned",
+    "carried",
 }
 
 

@@ -118,6 +118,41 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it is asked again later",
         "a balloon driver that answers (is the guest hung?)",
     ),
+    # What was learned of a VM.
+    "learned_rises": (
+        "its use rises by about {rise_bytes} or more within {interval_s} some {per_day} times a day (known "
+        "for {known_s}); {kept_bytes} are kept for that (stance {note})",
+        "another stance (memory.stance), or time: a rise counts half a day later",
+    ),
+    "learned_lately": (
+        "its use rose by about {rise_bytes} or more within {interval_s}, {times} times in the {known_s} "
+        "since its first rise; {kept_bytes} are kept for that (stance {note})",
+        "another stance (memory.stance), or time: a rise counts half a day later",
+    ),
+    "learned_seldom": (
+        "it rises seldom: some {per_day} times a day by 1 MiB or more within {interval_s}, {largest_bytes} "
+        "at most (known for {known_s}); nothing is kept for that (stance {note})",
+        "more rises, or another stance (memory.stance)",
+    ),
+    "learned_pressed": (
+        "it swapped in or faulted hard when it had less ({times} times in a row): {kept_bytes} are kept for "
+        "{left_s} more, and twice as long the next time",
+        "time without swap-in and major faults, or another stance (memory.stance)",
+    ),
+    "learned_floor": (
+        "its balloon stopped at {kept_bytes}: it is not asked for less for {left_s} more",
+        "time (memory.learned_floor_s)",
+    ),
+    "learned_kills": (
+        "its guest killed a process for want of memory while it was packed ({times} times lately): it keeps "
+        "its nominal of {kept_bytes} for {left_s} more",
+        "time (memory.kill_floor_s)",
+    ),
+    "learned_elsewhere": (
+        "what was learned of it before it came here is taken up with its first report",
+        "its first report",
+    ),
+    "learned_nothing": ("nothing yet: it was never seen to rise by 1 MiB or more within {interval_s}", ""),
     # Giving back.
     "released": ("it gets back all that was promised: {nominal_bytes}", "nothing; that is what release does"),
     "release_does_not_fit": (
@@ -155,6 +190,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "the guest of {note} took memory back by itself: {balloon_bytes} instead of {expected_bytes}",
         "less use inside the guest",
     ),
+    "room_has_come_free": (
+        "VMs that lack {unpaid_bytes} can be paid with the {freed_bytes} that shrinking balloons have given",
+        "nothing; it comes with the next turn",
+    ),
     "need_rises_fast": (
         "free memory in the guest of {note} fell from {before_bytes} to {usable_bytes}",
         "less use inside the guest",
@@ -168,9 +207,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "stopping or migrating a VM, lower floors, or more memory in the host",
     ),
     "offer": (
-        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are for growth, "
-        "{claimed_bytes} are claimed",
-        "less use in the guests, or fewer claims",
+        "of a budget of {budget_bytes} the VMs need {needed_bytes} (of that {newcomers_bytes} are nominals "
+        "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, "
+        "passed with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
+        "less or steadier use in the guests, fewer claims, a larger offer.bound_ratio, or a cloud that "
+        "reacts sooner (offer.reaction_s)",
     ),
 }
 

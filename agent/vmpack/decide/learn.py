@@ -5,6 +5,7 @@ Called once per guest and interval by decide.memory; every lasting observation g
 
 from __future__ import annotations
 
+from vmpack.decide.lesson import fitting, kills_taken_up, taken_up
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import STANCES
 from vmpack.decide.strain import strain
@@ -85,7 +86,7 @@ def learn(
     (
         _, _, was_balloon, changed_s, awake_since_s, calm_since_s, use, target, asked_s, safe, stands_since_s,
         stood_at, floor, floor_until_s, period_before_s, period_set_s, _, kills_told, kills, killed_s,
-        kill_floor_until_s,
+        kill_floor_until_s, carried,
     ) = before  # fmt: skip
     balloon = guest.balloon_bytes
     settles = True
@@ -112,11 +113,13 @@ def learn(
     if guest.oom_kills is not None or kill_floor_until_s is not None:
         kills, killed_s, kill_floor_until_s = _learn_kills(guest, before, now_s, settings)
         kills_told = kills_told if guest.oom_kills is None else guest.oom_kills
+    use = _learn_use(guest, use, changed_s if settles else now_s, now_s, limits, settings)
+    if carried is not None and use is not None:
+        use, carried = taken_up(use, carried, now_s, STANCES[settings.stance].rises_per_day), None
     return RememberedGuest(
-        guest.name, guest.nominal_bytes, balloon, changed_s, awake_since_s, calm_since_s,
-        _learn_use(guest, use, changed_s if settles else now_s, now_s, limits, settings),
+        guest.name, guest.nominal_bytes, balloon, changed_s, awake_since_s, calm_since_s, use,
         target, asked_s, safe, stands_since_s, stood_at, floor, floor_until_s, period_before_s, period_set_s,
-        guest.rss_bytes, kills_told, kills, killed_s, kill_floor_until_s,
+        guest.rss_bytes, kills_told, kills, killed_s, kill_floor_until_s, carried,
     )  # fmt: skip
 
 
@@ -173,8 +176,13 @@ def _kill_floor_s(kills: int, settings: MemorySettings) -> float:
 
 
 def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
-    """A guest seen for the first time: its last report, however old, is taken to fit its balloon."""
+    """A guest seen for the first time: its last report, however old, is taken to fit its balloon.
+
+    What was learned of it elsewhere comes with it.
+    """
     sampled_s = now_s if guest.stats is None else guest.stats.sampled_s
+    carried = fitting(guest.learned, guest.nominal_bytes, now_s)
+    kills, killed_s, kill_floor_until_s = kills_taken_up(carried, now_s)
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -182,6 +190,10 @@ def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
         balloon_changed_s=sampled_s - REPORT_LAG_S,
         awake_since_s=now_s,
         calm_since_s=now_s,
+        kills_seen=kills,
+        killed_s=killed_s,
+        kill_floor_until_s=kill_floor_until_s,
+        carried=carried,
     )
 
 

@@ -17,7 +17,7 @@ from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import is_stuck, learn
 from vmpack.decide.node_budget import NodePool, divide_by_node, node_pools, over_bytes
-from vmpack.decide.offer import offer
+from vmpack.decide.offer import learned_rises, offer
 from vmpack.decide.report_period import set_period, wanted_period_s
 from vmpack.decide.scarcity import migration_wanted, scarce_intervals
 from vmpack.decide.seat import Seat
@@ -75,7 +75,8 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     scarcity, scarce_s = scarce_intervals(remembered, scarce, now_s, rules)
     learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent.known}
     reasons = (*_host_reasons(room, scarce, seats, braked), *node_reasons)
-    offered = offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer)
+    rises = learned_rises(snapshot, remembered.guests, learned, remembered.rises, settings.offer)
+    offered = offer(snapshot, guests, rises, money, kept_bytes, claimed_bytes, settings.offer)
     return Plan(
         actions=actions,
         room_bytes=room,
@@ -84,7 +85,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         offer=offered if braked is None else replace(offered, memory_bytes=0),
         reasons=reasons,
         migration=migration_wanted(seats, spendable, division.lacking_bytes, scarcity, rules),
-        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s, spare, now_s),
+        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s, spare, now_s, rises),
     )
 
 

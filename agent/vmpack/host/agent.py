@@ -181,6 +181,7 @@ class Agent:
             remembered=parts.state.remembered(),
             save=parts.state.save,
             about=about,
+            keep_learned=parts.lessons.keep,
             after_turn=self._tell_manager,
             quiet_line_every=self._quiet_line_every,
         )
@@ -290,5 +291,6 @@ def _service(loop: Loop, parts: Parts, publisher: Publisher) -> HostService:
         decision=parts.decision,
         release=parts.release,
         state=parts.state,
+        forget_learned=parts.lessons.forget_all,
         metrics=publisher.metrics,
     )

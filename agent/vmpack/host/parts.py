@@ -15,6 +15,7 @@ from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.host.intent import FirstRemembered
+from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Actuator, Decision
 from vmpack.host.release import Release
 from vmpack.host.state import State
@@ -37,6 +38,7 @@ class Parts:
     kernels: GuestKernels
     gpus: GpuReader
     driver: LibvirtDriver
+    lessons: Lessons
     actuator: Actuator
     decision: Decision
     release: Release
@@ -74,6 +76,7 @@ def real_parts(config: Config, *, ask_guests: bool = False, look_at_gpus: bool =
         kernels=kernels,
         gpus=gpus,
         driver=driver,
+        lessons=Lessons(driver),
         actuator=actuator,
         decision=Decision(plan, remember, alarm),
         release=release,

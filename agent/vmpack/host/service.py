@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vmpack.clock import Clock
+from vmpack.decide.experience import experience
 from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
 from vmpack.host.by_hand import plan_by_hand, refuse_frozen
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
@@ -64,6 +65,7 @@ class HostService:
         decision: Decision,
         release: Release,
         state: State,
+        forget_learned: Callable[[], None],
         metrics: Callable[[], bytes],
     ) -> None:
         self._loop = loop
@@ -74,6 +76,7 @@ class HostService:
         self._decision = decision
         self._release = release
         self._state = state
+        self._forget_learned = forget_learned
         self._metrics = metrics
 
     def status(self) -> AgentStatus:
@@ -92,6 +95,7 @@ class HostService:
         plan = next(plan for plan in interval.plan.guests if plan.uuid == guest.uuid)
         mine = tuple(outcome for outcome in interval.outcomes if outcome.action.uuid == guest.uuid)
         snapshot = interval.snapshot
+        known = interval.plan.remembered.guests.get(guest.uuid)
         return Explanation(
             number=interval.number,
             wall_s=snapshot.wall_s,
@@ -101,6 +105,7 @@ class HostService:
             plan=plan,
             outcomes=mine,
             host_reasons=interval.plan.reasons,
+            learned=experience(known, snapshot.time_s, self._loop.settings.memory),
         )
 
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
@@ -162,6 +167,7 @@ class HostService:
             loop.keep(remembered)
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
             if vm is None:
+                self._forget_learned()
                 loop.attempt()
             return given
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vmpack.model.codec import ADDED
+from vmpack.model.learned import Learned
 
 RunState = Literal["running", "paused", "other"]
 
@@ -130,6 +131,8 @@ class GuestSnapshot:
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""
     maximum_bytes: int | None = field(default=None, metadata=ADDED)
     """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
+    learned: Learned | None = field(default=None, metadata=ADDED)
+    """What its metadata say was learned of it; told only while the VM is new to this host's source."""
     kernel: KernelCounts | None = field(default=None, metadata=ADDED)
     """None: its guest agent has not told lately."""
     nodes: tuple[int, ...] = field(default=(), metadata=ADDED)

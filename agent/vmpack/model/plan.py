@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
 from vmpack.model.guest import KernelCounts
+from vmpack.model.learned import Learned
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
@@ -52,12 +53,15 @@ class Offer:
     memory_bytes: int
     packed_bytes: int
     growth_reserve_bytes: int
+    """Kept for what the VMs may need more within the reaction time."""
     claimed_bytes: int
     shortage_probability_ratio: float | None
     """Chance that the VMs' need exceeds the host if all of the offer is taken, within the reaction time."""
     reasons: tuple[Reason, ...]
     gpus: tuple[str, ...] = field(default=(), metadata=ADDED)
     """Idle GPUs and MIG instances: UUIDs, or PCI addresses of those that are set aside for passthrough."""
+    lacking_bytes: int = field(default=0, metadata=ADDED)
+    """What is lacking of the growth reserve, nothing being offered: a VM of this need should leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,48 @@ class Rises(NamedTuple):
     """The rise that it seldom passes."""
     kept_bytes: int = 0
     """The same, as seldom as the stance wants it."""
+
+
+class RiseWindow(NamedTuple):
+    """One reaction time that is being watched."""
+
+    begun_s: float
+    level_bytes: int
+    """HostRises.level_bytes when it began; so is the next."""
+    largest_bytes: int
+    together_bytes: int
+    """Extent of the VMs that were there when it began; see decide/host_rises. So is the next."""
+    alone_bytes: int
+    rise_bytes: int = 0
+    """By how much the sum was above its beginning at most."""
+    largest_rise_bytes: int = 0
+    """Of that, what those VMs added that rose most in each interval."""
+
+
+class HostRises(NamedTuple):
+    """How far the use of all VMs together rose within a reaction time. See decide/host_rises."""
+
+    alone: tuple[float, ...]
+    """By size, in quarters of an octave from 1/1024 of the VMs' extent: rises of single VMs, each with its
+    weight."""
+    together: tuple[float, ...]
+    """The same of rises that came of many VMs."""
+    seen: float
+    """Weight of all windows, with those in which nothing rose."""
+    since_s: float
+    epoch_s: float
+    """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2: old ones fade."""
+    last_s: float
+    """The newest interval taken into account."""
+    reaction_s: float
+    """The reaction time that was set."""
+    level_bytes: int
+    """The chained sum of use; only its changes mean something."""
+    largest_bytes: int
+    """The chained sum of what the VM that rose most in each interval rose by."""
+    windows: tuple[RiseWindow, ...]
+    newcomers: Mapping[str, float] = MappingProxyType({})
+    """VMs that nobody knows yet, by uuid: when they were first seen."""
 
 
 class LearnedUse(NamedTuple):
@@ -179,6 +225,8 @@ class RememberedGuest(NamedTuple):
     """When that was last seen."""
     kill_floor_until_s: float | None = None
     """Until then it keeps its nominal for that; None when that is over."""
+    carried: Annotated[Learned | None, ADDED] = None
+    """What it brought from elsewhere, until its first report."""
 
     @property
     def promised_bytes(self) -> int:
@@ -203,6 +251,8 @@ class Remembered:
     """By VM uuid: what it has above its target, times the seconds it has had it."""
     spare_s: float | None = field(default=None, metadata=ADDED)
     """When that was last summed up."""
+    rises: HostRises | None = field(default=None, metadata=ADDED)
+    """None before the first interval."""
 
 
 @dataclass(frozen=True, slots=True)

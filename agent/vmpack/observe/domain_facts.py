@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from vmpack.model.guest import Exclusion, GuestPolicy
+from vmpack.model.learned import Learned
 from vmpack.observe.host import parse_cpu_list
+from vmpack.observe.learned import read_learned
 from vmpack.observe.policy import read_policy
 from vmpack.units import KIB
 
@@ -40,6 +42,10 @@ class DomainFacts:
     policy_faults: tuple[str, ...]
     host_devices: tuple[str, ...] = ()
     """PCI addresses of the devices that it was given, and uuids of mediated ones."""
+    learned: Learned | None = None
+    """What was learned of it, in Unix time."""
+    learned_fault: str = ""
+    """Why what its metadata say of that is not used."""
     nodes: tuple[int, ...] = ()
     """NUMA nodes of the host that all of its memory is bound to."""
 
@@ -52,6 +58,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
     domain = ElementTree.fromstring(xml)
     lasting = None if lasting_xml is None else ElementTree.fromstring(lasting_xml)
     policy, faults = read_policy(domain)
+    learned, learned_fault = read_learned(domain)
     balloon = domain.find(_BALLOON)
     return DomainFacts(
         memory_bytes=int(domain.findtext("memory", default="0")) * KIB,
@@ -65,6 +72,8 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         policy=policy,
         policy_faults=faults,
         host_devices=_host_devices(domain),
+        learned=learned,
+        learned_fault=learned_fault,
         nodes=_bound_nodes(domain),
     )
 

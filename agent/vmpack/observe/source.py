@@ -16,6 +16,7 @@ from vmpack.hypervisor import Hypervisor
 from vmpack.model.gpu import Gpu
 from vmpack.model.guest import GuestSnapshot, RunState, VcpuTime
 from vmpack.model.host import Claim, HostSnapshot, UnreadableGuest
+from vmpack.model.learned import Learned
 from vmpack.observe.balloon_stats import LARGEST_KIB, Sighting, date_report, read_stats
 from vmpack.observe.domains import DomainReader, DomainReading
 from vmpack.observe.gpu_users import GpuUsers
@@ -25,6 +26,8 @@ from vmpack.observe.process import OverheadMeter
 from vmpack.units import KIB
 
 _log = logging.getLogger(__name__)
+NEW_S = 60.0
+"""A VM is new for so long: whoever decides has met it by then."""
 _STATES: dict[int, RunState] = {1: "running", 2: "running", 3: "paused"}
 
 
@@ -58,6 +61,7 @@ class HostSource:
         self._overhead = OverheadMeter(proc)
         self._sightings: dict[str, Sighting] = {}
         self._policy_faults: dict[str, tuple[str, ...]] = {}
+        self._met_s: dict[str, float] = {}
 
     def observe(self) -> HostSnapshot:
         """One snapshot of now.
@@ -152,9 +156,20 @@ class HostSource:
             oom_kills=None if kernel is None else kernel.oom_kills,
             policy_faults=facts.policy_faults,
             maximum_bytes=built_bytes if built_bytes > nominal_bytes else None,
+            learned=self._learned(reading, time_s, wall_s),
             kernel=None if kernel is None else kernel.counts,
             nodes=facts.nodes,
         )
+
+    def _learned(self, reading: DomainReading, time_s: float, wall_s: float) -> Learned | None:
+        """What was learned of a new VM before. What lies ahead of this host's clock was written just now."""
+        met_s = self._met_s.setdefault(reading.uuid, time_s)
+        learned, fault = reading.facts.learned, reading.facts.learned_fault
+        if fault and met_s == time_s:
+            _log.warning("VM %r: what was learned of it before is not used: %s", reading.name, fault)
+        if learned is None or time_s - met_s >= NEW_S:
+            return None
+        return learned._replace(written_s=time_s - max(0.0, wall_s - learned.written_s))
 
     def _tell_policy_faults(self, reading: DomainReading) -> None:
         faults = reading.facts.policy_faults
@@ -166,6 +181,7 @@ class HostSource:
     def _forget_all_but(self, uuids: set[str]) -> None:
         self._sightings = {uuid: seen for uuid, seen in self._sightings.items() if uuid in uuids}
         self._policy_faults = {uuid: told for uuid, told in self._policy_faults.items() if uuid in uuids}
+        self._met_s = {uuid: met_s for uuid, met_s in self._met_s.items() if uuid in uuids}
 
 
 def _by_urgency(readings: Sequence[DomainReading]) -> list[str]:
