@@ -1,8 +1,8 @@
 """Has what was learned of VMs written into their metadata, so that it goes where they go.
 
 Called by the loop after each turn in which it may act, and before an action of the cloud. Promises to write
-little: a VM at most every ten minutes, only when a reader would decide otherwise by it, few VMs in one turn; and
-to fail quietly, for all of it is known here too.
+little: a VM at most every ten minutes, only when a reader would decide otherwise by it, few VMs in one turn;
+and to fail quietly, for all of it is known here too.
 """
 
 from __future__ import annotations
