@@ -13,9 +13,13 @@ _WORDS: dict[str, tuple[str, str]] = {
         "another floor or headroom for this VM (vmpack policy), or other use inside the guest",
     ),
     "guest_is_pressed": (
-        "it swapped in or faulted hard a moment ago, so its elastic headroom of {elastic_headroom_bytes} is "
-        "kept for certain and added once more; it uses {used_bytes}",
-        "a quiet time without swap-in and major faults",
+        "it swapped in a moment ago, so headroom is kept for certain and added once more; it uses "
+        "{used_bytes}",
+        "a quiet time without swap-in",
+    ),
+    "guest_was_pressed": (
+        "with a smaller balloon {note}, so it wants {pressed_floor_bytes} for a while; it uses {used_bytes}",
+        "half an hour or more without that, then the smaller size is tried again",
     ),
     "guest_has_no_free_memory": (
         "it has no free memory, so its true need is hidden and it gets a large step at once; "
@@ -161,6 +165,17 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it is not running: it takes what it was given when it goes on",
         "resuming or starting the VM",
     ),
+    # NUMA nodes.
+    "nodes_are_full": (
+        "its memory is bound to NUMA node {note}, where all VMs so bound may have {node_budget_bytes} and "
+        "want {wanted_bytes}; what is free elsewhere does not help it",
+        "less use by what else runs there, other bounds (virsh numatune), or migrating a VM",
+    ),
+    "nodes_not_kept_apart": (
+        "VMs are bound to NUMA node {note}, and others to a part of these: only the host's budget holds for "
+        "them",
+        "bounds that do not overlap (virsh numatune)",
+    ),
     # The host.
     "host_runs_short": (
         "the machine has only {available_bytes} left of a reserve of {reserve_bytes}, or stalls for want of "
@@ -175,6 +190,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "the guest of {note} took memory back by itself: {balloon_bytes} instead of {expected_bytes}",
         "less use inside the guest",
     ),
+    "room_has_come_free": (
+        "VMs that lack {unpaid_bytes} can be paid with the {freed_bytes} that shrinking balloons have given",
+        "nothing; it comes with the next turn",
+    ),
     "need_rises_fast": (
         "free memory in the guest of {note} fell from {before_bytes} to {usable_bytes}",
         "less use inside the guest",
@@ -188,9 +207,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "stopping or migrating a VM, lower floors, or more memory in the host",
     ),
     "offer": (
-        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are for growth, "
-        "{claimed_bytes} are claimed",
-        "less use in the guests, or fewer claims",
+        "of a budget of {budget_bytes} the VMs need {needed_bytes} (of that {newcomers_bytes} are nominals "
+        "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, "
+        "passed with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
+        "less or steadier use in the guests, fewer claims, a larger offer.bound_ratio, or a cloud that "
+        "reacts sooner (offer.reaction_s)",
     ),
 }
 
@@ -205,11 +226,19 @@ _EXCLUSIONS = {
     "dedicated_cpus": "it has CPUs of its own: its owner paid for undisturbed performance",
 }
 
+_STRAINS = {
+    "faults": "it swapped in or faulted hard",
+    "refaults": "it read again from its disk what it had just lost from its page cache",
+    "allocation_stalls": "programs in it had to free memory before they got any",
+    "stalled": "programs in it stood still for want of memory",
+}
+
 
 def words(reason: Reason) -> tuple[str, str]:
     """What happened, and what would have changed it. A rule without words is shown by its name."""
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
-    note = _EXCLUSIONS.get(reason.note, reason.note)
+    known = _STRAINS if reason.rule == "guest_was_pressed" else _EXCLUSIONS
+    note = known.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
     return what.format_map(_Shown(shown, note=note)), change
 

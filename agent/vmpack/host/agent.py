@@ -95,7 +95,7 @@ class Agent:
         parts.hypervisor.watch("BALLOON_CHANGE", lambda _uuid: self._look_now())
         with ExitStack() as at_end:
             at_end.callback(parts.hypervisor.close)
-            at_end.callback(parts.guest_kills.close)
+            at_end.callback(parts.kernels.close)
             at_end.callback(parts.gpus.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
             identity = self._identity(parts.hypervisor)

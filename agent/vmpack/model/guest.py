@@ -67,6 +67,22 @@ class MemoryStats:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelCounts:
+    """What the guest's own kernel counts of its want of memory since its boot; None: it does not count it."""
+
+    sampled_s: float
+    """When it was asked, on the clock of HostSnapshot.time_s."""
+    refaults: int | None = None
+    """Pages that had to be read again, since they were put out of memory a moment before."""
+    allocation_stalls: int | None = None
+    """How often somebody had to free memory before he got any."""
+    stalled_some_us: int | None = None
+    """How long some task waited for memory (PSI)."""
+    stalled_full_us: int | None = None
+    """How long all that were not idle did."""
+
+
+@dataclass(frozen=True, slots=True)
 class VcpuTime:
     """Counters of one vCPU thread."""
 
@@ -117,6 +133,10 @@ class GuestSnapshot:
     """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
     learned: Learned | None = field(default=None, metadata=ADDED)
     """What its metadata say was learned of it; told only while the VM is new to this host's source."""
+    kernel: KernelCounts | None = field(default=None, metadata=ADDED)
+    """None: its guest agent has not told lately."""
+    nodes: tuple[int, ...] = field(default=(), metadata=ADDED)
+    """The NUMA nodes of the host that all of its memory is bound to; empty: it may come from anywhere."""
 
     @property
     def built_bytes(self) -> int:

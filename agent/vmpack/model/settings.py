@@ -8,7 +8,6 @@ from typing import Literal
 from vmpack.model.codec import ADDED
 from vmpack.units import MIB
 
-
 StanceName = Literal["safe", "balanced", "dense"]
 
 
@@ -48,6 +47,7 @@ class MemorySettings:
 @dataclass(frozen=True, slots=True)
 class OfferSettings:
     reaction_s: float = 60.0
+    bound_ratio: float = field(default=0.01, metadata=ADDED)
     growth_reserve_ratio: float = 0.10
 
 

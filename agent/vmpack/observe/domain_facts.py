@@ -17,6 +17,8 @@ from vmpack.observe.policy import read_policy
 from vmpack.units import KIB
 
 _BALLOON = "devices/memballoon"
+_BINDING = ("strict", "restrictive")
+"""Modes in which memory comes from these nodes or not at all; libvirt's default is the first."""
 _CONNECTED_AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']"
 
 
@@ -44,6 +46,8 @@ class DomainFacts:
     """What was learned of it, in Unix time."""
     learned_fault: str = ""
     """Why what its metadata say of that is not used."""
+    nodes: tuple[int, ...] = ()
+    """NUMA nodes of the host that all of its memory is bound to."""
 
 
 def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
@@ -70,6 +74,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         host_devices=_host_devices(domain),
         learned=learned,
         learned_fault=learned_fault,
+        nodes=_bound_nodes(domain),
     )
 
 
@@ -115,6 +120,19 @@ def _has_passthrough(domain: Element) -> bool:
         "devices/disk[@type='nvme']",
     )
     return any(domain.find(path) is not None for path in pinning)
+
+
+def _bound_nodes(domain: Element) -> tuple[int, ...]:
+    """Empty where a part of its memory may come from any node."""
+    cells = domain.findall("numatune/memnode")
+    bindings = list(cells)
+    if not 0 < len(cells) == len(domain.findall("cpu/numa/cell")):
+        bindings += domain.findall("numatune/memory")
+        if len(bindings) == len(cells):
+            return ()
+    if any(part.get("mode", "strict") not in _BINDING or not part.get("nodeset") for part in bindings):
+        return ()
+    return tuple(sorted({node for part in bindings for node in parse_cpu_list(part.get("nodeset", ""))}))
 
 
 def _host_devices(domain: Element) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from vmpack.model.learned import Learned
 from vmpack.observe.balloon_stats import LARGEST_KIB, Sighting, date_report, read_stats
 from vmpack.observe.domains import DomainReader, DomainReading
 from vmpack.observe.gpu_users import GpuUsers
+from vmpack.observe.guest_kernels import KernelReading
 from vmpack.observe.host import read_host
 from vmpack.observe.process import OverheadMeter
 from vmpack.units import KIB
@@ -41,7 +42,7 @@ class HostSource:
         pretended_bytes: int | None,
         frozen: Callable[[], bool],
         claims: Callable[[], tuple[Claim, ...]],
-        guest_kills: Callable[[Sequence[str]], Mapping[str, int]] = lambda _uuids: {},
+        kernels: Callable[[Sequence[str]], Mapping[str, KernelReading]] = lambda _uuids: {},
         gpus: Callable[[GpuUsers], tuple[Gpu, ...]] = lambda _users: (),
         proc: Path = Path("/proc"),
         sys: Path = Path("/sys"),
@@ -50,7 +51,7 @@ class HostSource:
         self._clock = clock
         self.pretended_bytes = pretended_bytes
         """Of the next snapshots; a new configuration may change it."""
-        self._guest_kills = guest_kills
+        self._kernels = kernels
         self._gpus = gpus
         self._frozen = frozen
         self._claims = claims
@@ -75,10 +76,10 @@ class HostSource:
         overhead = self._overhead.measure(
             {(r.uuid, r.run): _built_bytes(r) for r in readings if not r.live.is_incoming}
         )
-        kills = self._guest_kills(_by_urgency(readings))
+        kernels = self._kernels(_by_urgency(readings))
         guests = tuple(
             self._guest(
-                reading, overhead.get((reading.uuid, reading.run)), kills.get(reading.uuid), time_s, wall_s
+                reading, overhead.get((reading.uuid, reading.run)), kernels.get(reading.uuid), time_s, wall_s
             )
             for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
         )
@@ -115,7 +116,7 @@ class HostSource:
         self,
         reading: DomainReading,
         overhead_bytes: int | None,
-        oom_kills: int | None,
+        kernel: KernelReading | None,
         time_s: float,
         wall_s: float,
     ) -> GuestSnapshot:
@@ -152,10 +153,12 @@ class HostSource:
             configured_bytes=facts.configured_bytes,
             configured_period_s=facts.configured_period_s,
             policy=facts.policy,
-            oom_kills=oom_kills,
+            oom_kills=None if kernel is None else kernel.oom_kills,
             policy_faults=facts.policy_faults,
             maximum_bytes=built_bytes if built_bytes > nominal_bytes else None,
             learned=self._learned(reading, time_s, wall_s),
+            kernel=None if kernel is None else kernel.counts,
+            nodes=facts.nodes,
         )
 
     def _learned(self, reading: DomainReading, time_s: float, wall_s: float) -> Learned | None:
