@@ -233,7 +233,7 @@ def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService
         decision=DECISION,
         release=make_release(host),
         state=FreezingState(state_dir, host),
-        forget_learned=Lessons(host).forget_all,
+        lessons=Lessons(host),
         metrics=lambda: b"vmpack_up 1\n",
     )
 

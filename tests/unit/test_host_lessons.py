@@ -137,6 +137,23 @@ def test_what_stands_in_the_metadata_is_not_written_again() -> None:
     assert guest.use is not None and guest.use.rises is not None
 
 
+def test_before_an_action_of_the_cloud_it_is_brought_up_to_date(tmp_path: Path) -> None:
+    """A VM that migrates would take what was known ten minutes ago, before the burst that moves it."""
+    host = host_of(2)
+    loop = make_loop(host)
+    service = make_service(host, loop, tmp_path)
+    turns(loop, 1, host.clock)
+    teach(loop)
+    service.set_policy("g1", {"shares": 500})
+    assert host.learned_writes == []
+    for until_s in (2e9, 2e9 + 10, None):
+        service.set_policy("g1", {"action_until_s": until_s})
+    assert host.learned_writes == ["uuid-g1"]
+    host.frozen = True
+    service.set_policy("g0", {"action_until_s": 2e9})
+    assert host.learned_writes == ["uuid-g1"]
+
+
 def test_releasing_all_leaves_nothing_in_the_vms(tmp_path: Path) -> None:
     """After an uninstallation each VM would carry our text for ever."""
     host = host_of(2)

@@ -270,7 +270,7 @@ def test_disk_that_fills_later_keeps_what_was_written(
     """What was on the disk before it was full is still read."""
     turns = intervals.history_of(20)
     to = writer(tmp_path)
-    fill_disk(monkeypatch, 2500)
+    fill_disk(monkeypatch, 4000)
     written = 0
     with pytest.raises(UnavailableError) as first:
         for turn in turns:

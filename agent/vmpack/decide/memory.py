@@ -299,7 +299,9 @@ def _calm_move(
             balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s})
         )
     if spare < price:
-        return _Move(balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)}))
+        return _Move(
+            balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)})
+        )
     if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
         return _Move(balloon, Reason("moved_just_now", numbers))
     to = max(target, balloon - seat.limits.step_bytes)

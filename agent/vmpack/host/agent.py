@@ -291,6 +291,6 @@ def _service(loop: Loop, parts: Parts, publisher: Publisher) -> HostService:
         decision=parts.decision,
         release=parts.release,
         state=parts.state,
-        forget_learned=parts.lessons.forget_all,
+        lessons=parts.lessons,
         metrics=publisher.metrics,
     )

@@ -1,8 +1,8 @@
 """Has what was learned of VMs written into their metadata, so that it goes where they go.
 
-Called by the loop after each turn in which it may act. Promises to write little: a VM at most every ten
-minutes, only when a reader would decide otherwise by it, few VMs in one turn; and to fail quietly, for all
-of it is known here too.
+Called by the loop after each turn in which it may act, and before an action of the cloud. Promises to write
+little: a VM at most every ten minutes, only when a reader would decide otherwise by it, few VMs in one turn;
+and to fail quietly, for all of it is known here too.
 """
 
 from __future__ import annotations
@@ -51,18 +51,24 @@ class Lessons:
         self._looked_s = {uuid: looked_s for uuid, looked_s in self._looked_s.items() if uuid in here}
         looks = writes = 0
         for guest in snapshot.guests:
-            written = self._written.setdefault(guest.uuid, guest.learned)
-            known = remembered.guests.get(guest.uuid)
-            if known is None or known.carried or guest.job or not self._is_due(guest.uuid, snapshot.time_s):
-                continue
-            self._looked_s[guest.uuid] = snapshot.time_s
-            looks += 1
-            found = lesson(known, snapshot.time_s)
-            if is_news(written, found):
-                writes += 1
-                self._write(guest, found, snapshot.wall_s - snapshot.time_s)
+            self._written.setdefault(guest.uuid, guest.learned)
+            if self._is_due(guest.uuid, snapshot.time_s):
+                looks += 1
+                writes += self.keep_of(guest, snapshot, remembered)
             if looks == MOST_LOOKS or writes == MOST_WRITES:
                 return
+
+    def keep_of(self, guest: GuestSnapshot, snapshot: HostSnapshot, remembered: Remembered) -> bool:
+        """Write what is news of this one VM, now; True when something was."""
+        known = remembered.guests.get(guest.uuid)
+        if known is None or known.carried is not None or guest.job is not None:
+            return False
+        self._looked_s[guest.uuid] = snapshot.time_s
+        found = lesson(known, snapshot.time_s)
+        if not is_news(self._written.get(guest.uuid, guest.learned), found):
+            return False
+        self._write(guest, found, snapshot.wall_s - snapshot.time_s)
+        return True
 
     def forget_all(self) -> None:
         """Take it out of every VM's metadata, also of those that do not run; what cannot be is said."""

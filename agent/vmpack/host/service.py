@@ -17,6 +17,7 @@ from vmpack.clock import Clock
 from vmpack.decide.experience import experience
 from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
 from vmpack.host.by_hand import plan_by_hand, refuse_frozen
+from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
 from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
 from vmpack.host.release import Release
@@ -65,7 +66,7 @@ class HostService:
         decision: Decision,
         release: Release,
         state: State,
-        forget_learned: Callable[[], None],
+        lessons: Lessons,
         metrics: Callable[[], bytes],
     ) -> None:
         self._loop = loop
@@ -76,7 +77,7 @@ class HostService:
         self._decision = decision
         self._release = release
         self._state = state
-        self._forget_learned = forget_learned
+        self._lessons = lessons
         self._metrics = metrics
 
     def status(self) -> AgentStatus:
@@ -116,7 +117,11 @@ class HostService:
         action_until_s, of_owner. Raises UsageError for values out of range.
         """
         with self._loop.lock:
-            guest = find_vm(self._source.observe(), vm)
+            snapshot = self._source.observe()
+            guest = find_vm(snapshot, vm)
+            if changes.get("action_until_s") and not self._loop.status.observe_only and not snapshot.frozen:
+                # Perhaps the VM is about to leave, and nothing can be written then.
+                self._lessons.keep_of(guest, snapshot, self._loop.remembered)
             left = [name for name in guest.policy.of_owner if name not in changes]
             checked = {
                 name: _policy_value(guest, name, value)
@@ -167,7 +172,7 @@ class HostService:
             loop.keep(remembered)
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
             if vm is None:
-                self._forget_learned()
+                self._lessons.forget_all()
                 loop.attempt()
             return given
 
