@@ -215,7 +215,8 @@ def _learn_use(
         return LearnedUse(
             sampled_s, used, kernel, available, counts, 0.0, sampled_s, used,
             _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None,
-            float(used), 0.0, swapped_bytes=_swapped(stats), kernel=guest.kernel, kernel_balloon_bytes=guest.balloon_bytes,
+            float(used), 0.0, swapped_bytes=_swapped(stats), kernel=guest.kernel,
+            kernel_balloon_bytes=guest.balloon_bytes,
         )  # fmt: skip
     # Taken apart at once: one by one the fields of a named tuple cost twice the time.
     (
