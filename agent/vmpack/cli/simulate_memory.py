@@ -89,7 +89,7 @@ def add_parser(subparsers: Any) -> None:
     add("--report-period", type=duration_s, default=1.0, metavar="TIME", help="between reports; default 1s")
     add("--without-statistics", type=ratio, default=0.0, metavar="RATIO", help="VMs that never report")
     add("--cache-share", type=ratio, default=0.3, metavar="RATIO", help="page cache of nominal; default 30%%")
-    add("--hot-share", type=ratio, default=0.25, metavar="RATIO", help="of it working set; default 25%%")
+    add("--hot-share", type=ratio, default=0.1, metavar="RATIO", help="of it working set; default 10%%")
     add("--jobs", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default all CPUs")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--plot", type=Path, metavar="FILE", help="draw the first policy's first draw, and all rows")
