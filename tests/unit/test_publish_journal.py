@@ -24,6 +24,8 @@ from vmpack.publish.journal import Header, JournalLine, JournalWriter, correctio
 from vmpack.replay.segments import Damage, Record, read_segments
 from vmpack.units import MIB
 
+SEGMENT_BYTES = intervals.segment_bytes()
+
 Turns = list[tuple[Interval, Remembered]]
 
 
@@ -283,7 +285,8 @@ def test_disk_that_fills_later_keeps_what_was_written(
     assert str(first.value) == str(second.value)
     monkeypatch.undo()
     assert written >= 1
-    assert numbers(list(read_segments(tmp_path))) == list(range(1, written + 1))
+    # Of a line that failed all may be there that is needed.
+    assert numbers(list(read_segments(tmp_path))) in (list(range(1, written + more)) for more in (1, 2))
 
 
 def test_unwritable_directory_is_named(tmp_path: Path) -> None:
