@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import pytest
 from tests.builders import EAGER, NOW_S, guest, host
@@ -63,12 +62,12 @@ def test_what_a_stance_keeps_worked_by_hand():
     seen = guest(nominal=2048, balloon=2048, used=600)
     remembered = Remembered({seen.uuid: known_to_rise(seen, usual=100, kept=100)})
 
-    # Used 600, kernel 38, fixed headroom 16 at least; then the share of use and the multiple of the rise.
-    for name, chosen in STANCES.items():
-        elastic = chosen.headroom_ratio * 600 + chosen.rise_ratio * 100
-        keeps = 654 + max(elastic, chosen.nominal_ratio * 2048)
-        found = wanted(plan(host(seen), remembered, with_stance(name)))
-        assert found == 2 * math.ceil(round(keeps / 2, 3))
+    # used 600, kernel 38, fixed headroom 16 (at least), 10 % of use 60, 1.2 times the rise 120; whole 2 MiB.
+    assert wanted(plan(host(seen), remembered, with_stance("balanced"))) == 600 + 38 + 16 + 60 + 120
+    # 3 % and the rise itself.
+    assert wanted(plan(host(seen), remembered, with_stance("dense"))) == 600 + 38 + 16 + 18 + 100
+    # 15 % and 1.5 times the rise is more than 10 % of nominal.
+    assert wanted(plan(host(seen), remembered, with_stance("safe"))) == 600 + 38 + 16 + 90 + 150
 
 
 def test_safe_keeps_a_share_of_nominal():

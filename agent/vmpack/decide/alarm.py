@@ -50,7 +50,11 @@ def _room_alarm(last: Interval, glance: Glance) -> Reason | None:
     unpaid = freed = 0
     for outcome in last.outcomes:
         action, reached = outcome.action, outcome.reached_bytes
-        if not isinstance(action, SetMemory) or reached is None or outcome.status not in ("partial", "skipped"):
+        if (
+            not isinstance(action, SetMemory)
+            or reached is None
+            or outcome.status not in ("partial", "skipped")
+        ):
             continue
         if action.grows:
             got = reached if outcome.status == "skipped" else outcome.asked_bytes

@@ -214,8 +214,9 @@ def _learn_use(
         used, kernel, counts = _use(guest, stats, None, available, True)
         return LearnedUse(
             sampled_s, used, kernel, available, counts, 0.0, sampled_s, used,
-            _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None, float(used),
-            0.0, swapped_bytes=_swapped(stats), kernel=guest.kernel, kernel_balloon_bytes=guest.balloon_bytes,
+            _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None,
+            float(used), 0.0, swapped_bytes=_swapped(stats), kernel=guest.kernel,
+            kernel_balloon_bytes=guest.balloon_bytes,
         )  # fmt: skip
     # Taken apart at once: one by one the fields of a named tuple cost twice the time.
     (
@@ -260,7 +261,8 @@ def _learn_use(
     if hidden is None:
         swapped = _swapped(stats)
     return LearnedUse(
-        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used, hidden, stats.swap_in_bytes, stats.major_faults, pressed_until_s,
+        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used, hidden,
+        stats.swap_in_bytes, stats.major_faults, pressed_until_s,
         mean + weight * off, (1 - weight) * (variance + weight * off * off),
         rises, floor, floor_until_s, presses, swapped, counted, counted_balloon, pressed_by,
     )  # fmt: skip

@@ -236,9 +236,10 @@ def _grows(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> bool
     known = seat.known
     if is_stuck(known, now_s, rules) and known.asked_s is not None and now_s - known.asked_s < ASK_AGAIN_S:
         return False
-    if held < seat.need.minimum_bytes or held < min(target, seat.need.pressed_bytes):
+    if held < seat.need.minimum_bytes or held < seat.need.pressed_bytes <= target:
         return True
-    return target - held > seat.band_bytes
+    # Where comfort is short, targets lie below what is wanted: half of it is still given.
+    return held < seat.need.minimum_bytes + seat.band_bytes and target - held > seat.limits.band_bytes
 
 
 def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> int:
@@ -299,7 +300,9 @@ def _calm_move(
             balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s})
         )
     if spare < price:
-        return _Move(balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)}))
+        return _Move(
+            balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)})
+        )
     if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
         return _Move(balloon, Reason("moved_just_now", numbers))
     to = max(target, balloon - seat.limits.step_bytes)

@@ -24,7 +24,7 @@ from vmpack.replay.policy import Bytes, Policy, Seen
 from vmpack.replay.world import INFLATE_BYTES_PER_S
 
 LAST_TURN_S = 2.0
-"""Turns follow each other while VMs wait for what shrinks free: what comes free later goes to the next step."""
+"""Turns follow each other while VMs wait for what shrinks free: only what comes later must wait a step."""
 
 STANCES: dict[str, MemorySettings] = {name: MemorySettings(stance=name) for name in ALL_STANCES}
 
