@@ -145,6 +145,9 @@ def _amounts(explanation: Explanation) -> list[tuple[str, str, str]]:
         ("usable", usable, "what it could take without swapping"),
         ("used", used, "what it cannot spare"),
     ]
+    if guest.huge_pages_ratio is not None:
+        share = f"{100 * guest.huge_pages_ratio:.0f} %"
+        amounts.append(("huge", share, "of its memory in the host is huge pages; ballooning splits them"))
     if plan.verdict == "excluded":
         return amounts
     return [

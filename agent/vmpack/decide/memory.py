@@ -61,7 +61,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     claimed_bytes = _claimed(snapshot)
     kept_bytes = silent.held_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
-    pools, node_reasons = node_pools([seat.guest for seat in seats], snapshot, settings.host)
+    pools, node_reasons = node_pools(seats, snapshot, settings.host)
     division = divide_by_node(seats, pools, spendable, claimed_bytes, braked is not None)
     targets, scarce = division.targets, division.scarce
     room = money.budget_bytes - silent.held_bytes - sum(seat.held_bytes for seat in seats)

@@ -8,7 +8,7 @@ decide.release. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from vmpack.decide.brake import reserve_bytes
 from vmpack.decide.budget import overhead_bytes
@@ -18,6 +18,14 @@ from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Reason
 from vmpack.model.settings import HostSettings
+
+
+class OfVm(Protocol):
+    """Something about one VM."""
+
+    @property
+    def guest(self) -> GuestSnapshot:
+        """That VM."""
 
 
 class NodePool(NamedTuple):
@@ -44,7 +52,7 @@ class Division(NamedTuple):
 
 
 def node_pools(
-    guests: Sequence[GuestSnapshot], host: HostSnapshot, settings: HostSettings
+    vms: Sequence[OfVm], host: HostSnapshot, settings: HostSettings
 ) -> tuple[tuple[NodePool, ...], tuple[Reason, ...]]:
     """The pools of this host, and what is to be said of VMs whose bounds cannot be kept.
 
@@ -55,9 +63,9 @@ def node_pools(
     if len(host.nodes) < 2:
         return (), ()
     bound: dict[frozenset[int], list[int]] = {}
-    for place, guest in enumerate(guests):
-        if guest.nodes:
-            bound.setdefault(frozenset(guest.nodes), []).append(place)
+    for place, vm in enumerate(vms):
+        if vm.guest.nodes:
+            bound.setdefault(frozenset(vm.guest.nodes), []).append(place)
     shown = {node.number for node in host.nodes}
     bound = {nodes: places for nodes, places in bound.items() if not nodes >= shown}
     pools, said = [], []
@@ -66,7 +74,7 @@ def node_pools(
         if not nodes <= shown or any(other & nodes for other in bound if other != nodes):
             said.append(Reason("nodes_not_kept_apart", {}, words))
         else:
-            size = _budget(nodes, [guests[place] for place in places], host, settings)
+            size = _budget(nodes, [vms[place].guest for place in places], host, settings)
             pools.append(NodePool(words, tuple(places), size))
     return tuple(pools), tuple(said)
 
@@ -90,6 +98,8 @@ def divide_by_node(
 ) -> Division:
     """As targets.divide, but no pool gets more than its budget; others get what that frees."""
     targets, scarce = divide(seats, spendable, claimed, braked)
+    if not pools:
+        return Division(targets, scarce, 0, {})
     open_pools, open_places = list(pools), list(range(len(seats)))
     lacking, bounds = 0, dict[int, Reason]()
     while over := [pool for pool in open_pools if _movable_sum(pool, seats, targets) > _left(pool, seats)]:

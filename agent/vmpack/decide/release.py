@@ -48,7 +48,7 @@ def plan_release(
     silent = unseen(snapshot, remembered, settings.host)
     money = budget(snapshot, settings.host, silent)
     room = money.budget_bytes - silent.held_bytes - sum(place.held_bytes for place in places)
-    pools, _ = node_pools([place.guest for place in places], snapshot, settings.host)
+    pools, _ = node_pools(places, snapshot, settings.host)
     targets = _targets(places, pools, room, settings.memory.shares)
     plans = tuple(_guest_plan(place, target) for place, target in zip(places, targets, strict=True))
     known = {place.guest.uuid: place.known for place in places}

@@ -137,6 +137,8 @@ class GuestSnapshot:
     """None: its guest agent has not told lately."""
     nodes: tuple[int, ...] = field(default=(), metadata=ADDED)
     """The NUMA nodes of the host that all of its memory is bound to; empty: it may come from anywhere."""
+    huge_pages_ratio: float | None = field(default=None, metadata=ADDED)
+    """Which part of its resident memory the host mapped as huge pages when that was last measured."""
 
     @property
     def built_bytes(self) -> int:

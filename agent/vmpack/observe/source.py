@@ -22,7 +22,7 @@ from vmpack.observe.domains import DomainReader, DomainReading
 from vmpack.observe.gpu_users import GpuUsers
 from vmpack.observe.guest_kernels import KernelReading
 from vmpack.observe.host import read_host
-from vmpack.observe.process import OverheadMeter
+from vmpack.observe.process import Measured, OverheadMeter
 from vmpack.units import KIB
 
 _log = logging.getLogger(__name__)
@@ -73,13 +73,13 @@ class HostSource:
         # After the call: a VM's report is then never newer than the snapshot.
         time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
         host = read_host(self._proc, self._sys)
-        overhead = self._overhead.measure(
+        measured = self._overhead.measure(
             {(r.uuid, r.run): _built_bytes(r) for r in readings if not r.live.is_incoming}
         )
         kernels = self._kernels(_by_urgency(readings))
         guests = tuple(
             self._guest(
-                reading, overhead.get((reading.uuid, reading.run)), kernels.get(reading.uuid), time_s, wall_s
+                reading, measured.get((reading.uuid, reading.run)), kernels.get(reading.uuid), time_s, wall_s
             )
             for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
         )
@@ -115,7 +115,7 @@ class HostSource:
     def _guest(
         self,
         reading: DomainReading,
-        overhead_bytes: int | None,
+        measured: Measured | None,
         kernel: KernelReading | None,
         time_s: float,
         wall_s: float,
@@ -146,7 +146,7 @@ class HostSource:
             stats=report,
             stats_fault=fault,
             rss_bytes=rss_bytes,
-            ram_rss_bytes=_ram_rss_bytes(rss_bytes, overhead_bytes),
+            ram_rss_bytes=None if measured is None else _ram_rss_bytes(rss_bytes, measured.overhead_bytes),
             vcpus=_vcpus(stats),
             job=reading.live.job,
             exclusions=facts.exclusions,
@@ -159,6 +159,7 @@ class HostSource:
             learned=self._learned(reading, time_s, wall_s),
             kernel=None if kernel is None else kernel.counts,
             nodes=facts.nodes,
+            huge_pages_ratio=None if measured is None else measured.huge_ratio,
         )
 
     def _learned(self, reading: DomainReading, time_s: float, wall_s: float) -> Learned | None:
@@ -205,10 +206,8 @@ def _balloon_bytes(reading: DomainReading, built_bytes: int) -> tuple[int, str |
     return told * KIB, None
 
 
-def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int | None) -> int | None:
-    if rss_bytes is None or overhead_bytes is None:
-        return None
-    return max(0, rss_bytes - overhead_bytes)
+def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int) -> int | None:
+    return None if rss_bytes is None else max(0, rss_bytes - overhead_bytes)
 
 
 def _kib(stats: Mapping[str, Any], key: str) -> int | None:
