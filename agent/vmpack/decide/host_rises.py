@@ -49,7 +49,8 @@ class Extent(NamedTuple):
     """The sum of their nominals: rises that coincide grow with it."""
     alone_bytes: int
     """Rises of single VMs come more often where there are more VMs, which makes the seldom ones larger: by
-    how much depends on their tail, from the root of the sum of squares to the sum. This is the geometric mean."""
+    how much depends on their tail, from the root of the sum of squares to the sum. This is the geometric
+    mean of both."""
 
 
 def extent(nominals: Iterable[int]) -> Extent:
