@@ -18,10 +18,10 @@ import math
 from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
+from vmpack.decide.day_peaks import noted
 from vmpack.model.plan import HostRises, RiseWindow
 
 HALF_LIFE_S = 7 * 86400.0
-DAY_S = 86400.0
 PER_REACTION = 4
 PER_OCTAVE = 4
 SMALLEST_RATIO = 2.0**-10
@@ -100,9 +100,12 @@ def learned(
     size: Extent,
     arrived: Mapping[str, float],
     now_s: float,
+    wall_s: float,
     reaction_s: float,
 ) -> HostRises:
     """Take one interval into account; `size` is that of the VMs that changed, `arrived` are the newcomers.
+
+    `now_s` is monotonic, `wall_s` Unix time of the same moment.
 
     After a pause windows begin anew; with another reaction time everything does.
     """
@@ -126,11 +129,11 @@ def learned(
     )
     for window in ended:
         if window.together_bytes:
-            rises = _with(rises, window)
+            rises = _with(rises, window, wall_s - (now_s - window.begun_s))
     return rises
 
 
-def _with(rises: HostRises, window: RiseWindow) -> HostRises:
+def _with(rises: HostRises, window: RiseWindow, begun_wall_s: float) -> HostRises:
     """Count a window that has ended."""
     weight = 2.0 ** ((window.begun_s - rises.epoch_s) / HALF_LIFE_S)
     if weight > _LARGEST_WEIGHT:
@@ -145,7 +148,8 @@ def _with(rises: HostRises, window: RiseWindow) -> HostRises:
     rises = rises._replace(seen=rises.seen + weight)
     if window.largest_rise_bytes < TOGETHER_RATIO * window.rise_bytes:
         return rises._replace(
-            together=_counted(rises.together, window.rise_bytes, window.together_bytes, weight)
+            together=_counted(rises.together, window.rise_bytes, window.together_bytes, weight),
+            peaks=noted(rises.peaks, window.rise_bytes / window.together_bytes, begun_wall_s),
         )
     return rises._replace(alone=_counted(rises.alone, window.rise_bytes, window.alone_bytes, weight))
 
