@@ -6,9 +6,12 @@ import dataclasses
 
 from hypothesis import strategies as st
 
-from tests.builders import NOW_S, guest, host
+from tests.builders import NOW_S, SETTINGS, guest, host
+from vmpack.decide.learn import learn
+from vmpack.decide.sizes import size_table
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot
+from vmpack.model.plan import Remembered, RememberedGuest, Rises
 
 policies = st.builds(
     GuestPolicy,
@@ -59,3 +62,29 @@ def hosts(draw: st.DrawFn) -> HostSnapshot:
     all_guests = [draw(guests(f"g{number}")) for number in range(count)]
     held = sum(entry.balloon_bytes for entry in all_guests) >> 20
     return host(*all_guests, budget=draw(st.integers(held // 2, 2 * held + 64)), now_s=NOW_S)
+
+
+@st.composite
+def experienced(draw: st.DrawFn, entry: GuestSnapshot) -> RememberedGuest:
+    """This guest, known for a while: for its rises, and perhaps for having been pressed."""
+    known = learn(entry, None, NOW_S, size_table(SETTINGS.memory)[entry.nominal_bytes], SETTINGS.memory)
+    if known.use is None:
+        return known
+    rises = draw(st.none() | st.builds(_rises, st.integers(0, 2**31), st.integers(0, 2**31)))
+    pressed_floor = draw(st.sampled_from([0, 0, 100 << 20, 300 << 20, 4096 << 20]))
+    until_s = draw(st.sampled_from([NOW_S - 1, NOW_S + 600])) if pressed_floor else None
+    use = known.use._replace(
+        rises=rises, pressed_floor_bytes=pressed_floor, pressed_floor_until_s=until_s, presses=1
+    )
+    return known._replace(use=use)
+
+
+def _rises(usual: int, kept: int) -> Rises:
+    return Rises((), NOW_S, NOW_S, NOW_S, usual, kept)
+
+
+@st.composite
+def known_hosts(draw: st.DrawFn) -> tuple[HostSnapshot, Remembered]:
+    """Any host, with what an agent that saw its VMs before remembers of them."""
+    snapshot = draw(hosts())
+    return snapshot, Remembered({entry.uuid: draw(experienced(entry)) for entry in snapshot.guests})

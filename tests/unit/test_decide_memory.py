@@ -85,7 +85,7 @@ def test_a_new_vm_is_left_alone_until_it_has_been_calm():
     first = plan(snapshot, NOTHING, SETTINGS)
     later, remembered = after(snapshot, first, later_s=29)
     second = plan(later, remembered, SETTINGS)
-    latest, remembered = after(later, second, later_s=2)
+    latest, remembered = after(later, second, later_s=40)
 
     assert targets(first) == targets(second) == {}
     assert rules(second, "g1")[-1] == "not_calm_yet"

@@ -8,19 +8,29 @@ import random
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.builders import EAGER, SETTINGS, carried_out
-from tests.strategies import hosts
+from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, settings
+from tests.strategies import hosts, known_hosts
 
+from vmpack.decide.demand import demand
+from vmpack.decide.learn import learn
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.decide.share import fill
+from vmpack.decide.sizes import size_table
+from vmpack.decide.stance import stance
 from vmpack.model import codec
 from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 
 thorough = hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-rules = st.sampled_from([SETTINGS, EAGER])
+rules = st.sampled_from(
+    [
+        SETTINGS,
+        EAGER,
+        *(settings(stance=name, calm_s=0.0, shrink_step_ratio=1.0) for name in ("safe", "dense")),
+    ]
+)
 NOTHING = Remembered()
 
 
@@ -36,10 +46,11 @@ def done(decided: Plan) -> tuple[Outcome, ...]:
 
 
 @thorough
-@given(hosts(), rules)
-def test_the_budget_is_kept(snapshot, settings):
+@given(known_hosts(), rules)
+def test_the_budget_is_kept(known_host, settings):
     """The host itself would run out of memory, and every VM on it with it."""
-    decided = plan(snapshot, NOTHING, settings)
+    snapshot, remembered = known_host
+    decided = plan(snapshot, remembered, settings)
     by_uuid = {entry.uuid: entry for entry in decided.guests}
     least = sum(
         entry.balloon_bytes
@@ -51,10 +62,11 @@ def test_the_budget_is_kept(snapshot, settings):
 
 
 @thorough
-@given(hosts(), rules)
-def test_no_vm_goes_below_its_floor_or_its_minimum(snapshot, settings):
+@given(known_hosts(), rules)
+def test_no_vm_goes_below_its_floor_or_its_minimum(known_host, settings):
     """A guest would be squeezed until it kills its own processes."""
-    decided = plan(snapshot, NOTHING, settings)
+    snapshot, remembered = known_host
+    decided = plan(snapshot, remembered, settings)
     after = sizes_after(snapshot, decided)
     for before, entry in zip(sorted(snapshot.guests, key=lambda g: g.uuid), decided.guests, strict=True):
         assert after[entry.uuid] >= min(before.balloon_bytes, max(entry.floor_bytes, entry.bare_bytes))
@@ -62,13 +74,28 @@ def test_no_vm_goes_below_its_floor_or_its_minimum(snapshot, settings):
 
 
 @thorough
-@given(hosts(), rules)
-def test_planning_on_the_planned_state_does_nothing(snapshot, settings):
+@given(known_hosts(), rules)
+def test_planning_on_the_planned_state_does_nothing(known_host, settings):
     """Balloons would move to and fro for ever."""
-    first = plan(snapshot, NOTHING, settings)
+    snapshot, remembered = known_host
+    first = plan(snapshot, remembered, settings)
     second = plan(carried_out(snapshot, first), remember(first, done(first), snapshot.time_s), settings)
 
     assert [a for a in second.actions if isinstance(a, SetMemory)] == []
+
+
+@thorough
+@given(known_hosts(), rules)
+def test_what_gives_way_last_lies_between_need_and_comfort(known_host, settings):
+    """A guest's room for its rises would go before others' comfort, or be kept where no stance wants it."""
+    snapshot, remembered = known_host
+    for entry in snapshot.guests:
+        limits = size_table(settings.memory)[entry.nominal_bytes]
+        known = learn(entry, remembered.guests[entry.uuid], NOW_S, limits, settings.memory)
+        need = demand(entry, known, snapshot, limits, settings.memory, stance(settings.memory))
+        assert 0 <= need.bare_bytes <= need.minimum_bytes <= need.ready_bytes <= need.wanted_bytes
+        if need.movable:
+            assert need.wanted_bytes <= max(entry.nominal_bytes, need.bare_bytes)
 
 
 @thorough
@@ -97,10 +124,11 @@ def test_the_order_of_vms_does_not_matter(snapshot, settings, dice: random.Rando
 
 
 @thorough
-@given(hosts(), rules)
-def test_no_vm_in_need_shrinks_while_another_keeps_spare(snapshot, settings):
+@given(known_hosts(), rules)
+def test_no_vm_in_need_shrinks_while_another_keeps_spare(known_host, settings):
     """The poor would pay for the rich."""
-    decided = plan(snapshot, NOTHING, settings)
+    snapshot, remembered = known_host
+    decided = plan(snapshot, remembered, settings)
     after = sizes_after(snapshot, decided)
     before = {entry.uuid: entry for entry in snapshot.guests}
     movable = [entry for entry in decided.guests if entry.verdict != "excluded"]
@@ -119,10 +147,11 @@ def test_no_vm_in_need_shrinks_while_another_keeps_spare(snapshot, settings):
 
 
 @thorough
-@given(hosts(), rules)
-def test_plans_survive_the_journal(snapshot, settings):
+@given(known_hosts(), rules)
+def test_plans_survive_the_journal(known_host, settings):
     """A journal that cannot be read back proves nothing."""
-    decided = plan(snapshot, NOTHING, settings)
+    snapshot, remembered = known_host
+    decided = plan(snapshot, remembered, settings)
 
     assert codec.loads(HostSnapshot, codec.dumps(snapshot)) == snapshot
     assert codec.loads(Plan, codec.dumps(decided)) == decided

@@ -121,7 +121,7 @@ def test_a_shrink_that_need_has_overtaken_is_stopped():
     decided = plan(busy, remembered, EAGER)
 
     assert rules(decided, "g1")[-1] == "need_overtook_the_shrink"
-    assert moves(decided)["g1"] == 894
+    assert moves(decided)["g1"] == 1074
 
 
 def test_a_silent_guest_is_fed_although_its_period_was_taken_away():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Annotated, NamedTuple
 
 import pytest
 from tests import builders
@@ -19,11 +20,35 @@ class Sample:
     old: int
     usual: int = 1
     new: int = dataclasses.field(default=2, metadata=codec.ADDED)
+    more: tuple[int, ...] = dataclasses.field(default_factory=tuple, metadata=codec.ADDED)
 
 
 def test_a_field_that_came_later_has_its_default() -> None:
     """Every journal written before the field came would be lost."""
     assert codec.loads(Sample, '{"old": 5, "usual": 6}') == Sample(5, 6, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleOfBefore:
+    old: int
+    usual: int = 1
+
+
+def test_a_digest_does_not_see_a_field_that_came_later_and_says_nothing() -> None:
+    """The digests in every older journal would no longer be those of what it holds."""
+    assert codec.digest((Sample(5, 6),)) == codec.digest((SampleOfBefore(5, 6),))
+    assert codec.digest(Sample(5, 6, 3)) != codec.digest(Sample(5, 6))
+    assert codec.digest(Sample(5, 1)) != codec.digest(Sample(5, 2))
+    assert codec.digest(Named(1)) == codec.digest(NamedOfBefore(1)) != codec.digest(Named(1, 3))
+
+
+class NamedOfBefore(NamedTuple):
+    old: int
+
+
+class Named(NamedTuple):
+    old: int
+    new: Annotated[int, codec.ADDED] = 2
 
 
 @pytest.mark.parametrize("text", ['{"usual": 6}', '{"old": 5}', '{"old": 5, "usual": 6, "odd": 7}'])

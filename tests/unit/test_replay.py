@@ -1,6 +1,7 @@
 """Replaying a journal: the same decisions, or the first place where they differ."""
 
 import dataclasses
+import gzip
 import itertools
 import json
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from vmpack.replay.replayer import replay
 from vmpack.replay.segments import Record, read_segments
 from vmpack.units import MIB
 
-COUNT = 150
+COUNT = 260
 OLD_JOURNAL = Path(__file__).parent.parent / "vectors/journal"
 
 plan_of = memory.plan
@@ -29,7 +30,7 @@ plan_of = memory.plan
 def journal(tmp_path: Path) -> Path:
     """Many intervals in several segments, with a change of settings in between."""
     directory = tmp_path / "journal"
-    to = JournalWriter(directory, 8 * MIB, 12_000, intervals.VERSION)
+    to = JournalWriter(directory, 8 * MIB, intervals.segment_bytes(), intervals.VERSION)
     for settings in (builders.EAGER, builders.SETTINGS):
         for turn, remembered in intervals.history_of(COUNT // 2, settings=settings):
             to.write(turn, remembered, settings)
@@ -210,9 +211,68 @@ def test_an_interval_that_is_not_there_is_said(journal: Path, capsys: pytest.Cap
 def test_a_journal_of_an_older_vmpack_replays() -> None:
     """An update would make the proof of all that was decided before it unreadable, or seem forged.
 
-    The segment was written by the version that had no GPUs in its snapshots and no nominal from the cloud.
+    The segment is of the version that had no GPUs in its snapshots and no nominal from the cloud. Its
+    rules were others, and that is all that differs.
     """
     report = replay(read_segments(OLD_JOURNAL), memory.plan)
 
     assert report.damages == []
     assert (report.intervals, report.actions) == (6, 8)
+    assert report.first_difference is not None
+    assert ": plan: reasons" in report.first_difference.place
+
+
+@pytest.mark.parametrize("settings", [builders.EAGER, builders.SETTINGS])
+def test_fields_that_came_later_change_no_proof(tmp_path: Path, settings: Settings) -> None:
+    """An update that lets a record hold more would make each older journal differ from line one on."""
+    to = JournalWriter(tmp_path, 8 * MIB, intervals.segment_bytes(), intervals.VERSION)
+    for turn, remembered in intervals.history_of(200, settings=settings, steady=True):
+        to.write(turn, remembered, settings)
+    to.close()
+    paths = segment_paths(tmp_path)
+    stripped = sum(_strip_later_fields(path) for path in paths)
+    report = replay(read_segments(tmp_path), memory.plan)
+
+    assert len(paths) > 1 and stripped > 2 * 200
+    assert report.first_difference is None and report.damages == []
+    assert report.intervals == 200 and report.actions > 0
+
+
+LATER_FIELDS = {
+    "stance",
+    "rises",
+    "presses",
+    "pressed_floor_bytes",
+    "pressed_floor_until_s",
+    "gpus",
+    "of_owner",
+    "maximum_bytes",
+    "learned",
+    "carried",
+    "kernel",
+    "pressed_by",
+}
+
+
+SAYS_NOTHING = (None, 0, [], "", "balanced")
+
+
+def _strip_later_fields(path: Path) -> int:
+    """Rewrite a segment as a vmpack without these fields would have written it; how many there were.
+
+    Of these, not what decisions always fill by now: there the rules themselves are others.
+    """
+    found = 0
+
+    def strip(data: object) -> object:
+        nonlocal found
+        if isinstance(data, dict):
+            later = {key for key in LATER_FIELDS & data.keys() if data[key] in SAYS_NOTHING}
+            found += len(later)
+            return {key: strip(value) for key, value in data.items() if key not in later}
+        return [strip(value) for value in data] if isinstance(data, list) else data
+
+    lines = gzip.decompress(path.read_bytes()).splitlines()
+    older = [json.dumps(strip(json.loads(line))) + "\n" for line in lines]
+    path.write_bytes(gzip.compress("".join(older).encode()))
+    return found

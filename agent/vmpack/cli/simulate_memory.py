@@ -43,6 +43,12 @@ examples:
 traces (.csv, .csv.gz, .parquet with these columns; history.db of the agent as it is):
   vm, slot, mem_prov_mb, mem_used_mb      slots of 5 minutes, amounts in MiB
   time, vm, nominal_bytes, used_bytes     time in Unix seconds
+or series of libvirt's Prometheus exporters (.json, .prom, .txt, also .gz), of hosts that do not balloon yet:
+  curl -fsS http://PROMETHEUS:9090/api/v1/query_range -o vms.json -d step=60 \\
+    -d start=$(date -d '7 days ago' +%s) -d end=$(date +%s) --data-urlencode \\
+    'query={__name__=~"libvirt_domain_(memory_stats_(available|usable)|info_maximum_memory)_bytes"}'
+  promtool tsdb dump --match='{__name__=~"libvirt_domain_(memory_stats|info)_.*"}' DATA_DIR > vms.prom
+  (more than 11000 moments: several answers, one after the other in one file)
 policies: vmpack (all its stances; vmpack:STANCE is one), static (no ballooning), cloudvamp-fixed, hyperv,
 oracle (knows the future: the unavoidable minimum), and those in tests/benchmarks/rivals where Python finds
 the package tests (in a checkout: PYTHONPATH=. vmpack simulate ...).
@@ -83,7 +89,7 @@ def add_parser(subparsers: Any) -> None:
     add("--report-period", type=duration_s, default=1.0, metavar="TIME", help="between reports; default 1s")
     add("--without-statistics", type=ratio, default=0.0, metavar="RATIO", help="VMs that never report")
     add("--cache-share", type=ratio, default=0.3, metavar="RATIO", help="page cache of nominal; default 30%%")
-    add("--hot-share", type=ratio, default=0.25, metavar="RATIO", help="of it working set; default 25%%")
+    add("--hot-share", type=ratio, default=0.1, metavar="RATIO", help="of it working set; default 10%%")
     add("--jobs", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default all CPUs")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--plot", type=Path, metavar="FILE", help="draw the first policy's first draw, and all rows")

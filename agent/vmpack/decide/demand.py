@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from vmpack.decide.learn import swapped_since
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import Stance
 from vmpack.model.guest import GuestSnapshot
@@ -45,6 +46,10 @@ class Demand(NamedTuple):
     """Between minimum and wanted: what is above it gives way first."""
     hungry: bool = False
     """Its need grows, or is hidden because it has nothing free: nobody knows how much it will want."""
+    blind: bool = False
+    """Not even what it wants now is known: it has nothing free and swaps nothing out."""
+    pressed_bytes: int = 0
+    """With less than this it was short of memory, though its minimum is below: it grows there at once."""
 
 
 def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes, braked: bool = False) -> int:
@@ -100,11 +105,12 @@ def demand(
     if guest.policy.opt_out:
         reason = Reason("opt_out_gives_back", {"balloon_bytes": guest.balloon_bytes})
         return _fixed(ceiling_bytes(guest, known), floor, shares, reason)
-    allowed_s = allowed_silence_s(guest, settings)
     use = known.use
-    fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
+    fresh = use is not None and host.time_s - use.sampled_s <= settings.silence_s
     if not fresh:
-        silent = _silent(guest, known, host.time_s, allowed_s, settings)
+        allowed_s = allowed_silence_s(guest, settings)
+        fresh = use is not None and host.time_s - use.sampled_s <= allowed_s
+        silent = None if fresh else _silent(guest, known, host.time_s, allowed_s, settings)
         if silent is not None:
             size, reason = silent
             return _fixed(size, floor, shares, reason)
@@ -184,11 +190,11 @@ def _need(
     use = known.use
     assert use is not None, "a guest that never reported is silent"
     used, kernel, fixed = use.used_bytes, use.kernel_bytes, limits.fixed_headroom_bytes
-    usual, elastic = _elastic(guest, use, rules)
-    rise = int(use.rise_bytes_per_s * reaction_s(guest, settings))
+    usual, headroom, elastic = _elastic(guest, use, rules)
+    rise = int(use.rise_bytes_per_s * reaction_s(guest, settings)) if use.rise_bytes_per_s else 0
     bare = used + kernel + fixed
     least = bare + rise
-    hungry = rise > 0
+    hungry, blind = rise > 0, False
     numbers = {
         "used_bytes": used,
         "kernel_bytes": kernel,
@@ -202,50 +208,56 @@ def _need(
     if known.kill_floor_until_s is not None and least < floor:
         rule = "guest_killed_something"
     if use.pressed_until_s is not None and now_s < use.pressed_until_s:
-        least += elastic
+        least += headroom
         hungry = True
         rule = "guest_is_pressed"
     if use.hidden_need_bytes is not None and use.hidden_need_bytes > least:
         least = use.hidden_need_bytes
         hungry = True
+        blind = guest.stats is None or not swapped_since(guest.stats, use.swapped_bytes)
         rule = "guest_has_no_free_memory"
-    bare = _whole_grains(bare, floor, max(guest.nominal_bytes, guest.balloon_bytes))
-    most = max(guest.nominal_bytes, bare)
-    minimum = _whole_grains(least, floor, most)
+    most = guest.nominal_bytes
+    bare = _whole_grains(bare, floor, most if most > guest.balloon_bytes else guest.balloon_bytes)
+    if bare > most:
+        most = bare
+    minimum = bare if least <= bare else _whole_grains(least, floor, most)
     # A rise goes on: one larger step instead of many.
     wanted = _whole_grains(least + elastic + RISES_ON * rise, floor, most)
-    ready = minimum
+    ready, pressed = minimum, 0
     if usual:
         ready = _whole_grains(least + usual, floor, wanted)
     if use.pressed_floor_until_s is not None and now_s < use.pressed_floor_until_s:
         pressed_floor = min(use.pressed_floor_bytes, most)
+        if pressed_floor > wanted and rule == "use_plus_headroom":
+            rule = "guest_was_pressed"
+            numbers["pressed_floor_bytes"] = pressed_floor
         ready, wanted = max(ready, pressed_floor), max(wanted, pressed_floor)
+        pressed = pressed_floor
     if not fresh:
         rule = "statistics_are_old"
         balloon = guest.balloon_bytes
         bare, minimum, wanted = max(bare, balloon), max(minimum, balloon), max(wanted, balloon)
         ready = max(ready, balloon)
-    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, ready, hungry)
+    reason = Reason(rule, numbers, use.pressed_by if rule == "guest_was_pressed" else "")
+    return Demand(floor, minimum, wanted, shares, True, reason, bare, ready, hungry, blind, pressed)
 
 
-def _elastic(guest: GuestSnapshot, use: LearnedUse, rules: Stance) -> tuple[int, int]:
-    """The rise that the guest seldom passes, and all its elastic headroom."""
+def _elastic(guest: GuestSnapshot, use: LearnedUse, rules: Stance) -> tuple[int, int, int]:
+    """The rise that the guest seldom passes, the headroom for what it uses, and all its elastic headroom."""
     policy, rises = guest.policy, use.rises
     ratio, smallest, of_owner = policy.headroom_ratio, policy.headroom_min_bytes, policy.of_owner
     if ratio is None or ("headroom_ratio" in of_owner and ratio < rules.headroom_ratio):
         ratio = rules.headroom_ratio
     if smallest is None or ("headroom_min_bytes" in of_owner and smallest < rules.headroom_min_bytes):
         smallest = rules.headroom_min_bytes
-    elastic = int(ratio * use.used_bytes)
-    if elastic < smallest:
-        elastic = smallest
+    elastic = headroom = max(int(ratio * use.used_bytes), smallest)
     usual = 0
     if rises is not None:
         usual = rises.usual_bytes
         elastic += int(rules.rise_ratio * rises.kept_bytes)
     if rules.nominal_ratio:
         elastic = max(elastic, int(rules.nominal_ratio * guest.nominal_bytes))
-    return usual, elastic
+    return usual, headroom, elastic
 
 
 def _whole_grains(size_bytes: int, floor: int, most: int) -> int:

@@ -5,12 +5,14 @@ Called once per guest and interval by decide.memory; every lasting observation g
 
 from __future__ import annotations
 
+from vmpack.decide.lesson import fitting, kills_taken_up, taken_up
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import STANCES
-from vmpack.decide.volatility import learned
+from vmpack.decide.strain import strain
+from vmpack.decide.volatility import JUDGE_EVERY_S, SMALLEST_BYTES, learned
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
-from vmpack.model.plan import LearnedUse, RememberedGuest, Rises
+from vmpack.model.plan import LearnedUse, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import KIB, MIB
 
@@ -81,14 +83,13 @@ def learn(
             stats_period_before_s=before.stats_period_before_s,
             stats_period_set_s=before.stats_period_set_s,
         )
-    balloon, target = guest.balloon_bytes, before.target_bytes
-    changed_s, stands_since_s, stood_at = (
-        before.balloon_changed_s,
-        before.stands_since_s,
-        before.stood_at_bytes,
-    )
-    calm_since_s = before.calm_since_s
-    moved = balloon - before.balloon_bytes
+    (
+        _, _, was_balloon, changed_s, awake_since_s, calm_since_s, use, target, asked_s, safe, stands_since_s,
+        stood_at, floor, floor_until_s, period_before_s, period_set_s, _, kills_told, kills, killed_s,
+        kill_floor_until_s, carried,
+    ) = before  # fmt: skip
+    balloon = guest.balloon_bytes
+    settles = True
     if target is not None:
         if abs(balloon - target) <= ARRIVED_BYTES:
             target = stands_since_s = stood_at = None
@@ -96,45 +97,42 @@ def learn(
         elif stood_at is None or stands_since_s is None or abs(balloon - stood_at) > ARRIVED_BYTES:
             changed_s = stands_since_s = now_s
             stood_at = balloon
-    elif moved:
+            settles = False
+        else:
+            settles = now_s - stands_since_s >= settings.interval_s / 2
+    elif balloon != was_balloon:
         changed_s = now_s
-        if moved > 0 and (before.asked_s is None or now_s - before.asked_s > SETTLING_S):
+        if balloon > was_balloon and (asked_s is None or now_s - asked_s > SETTLING_S):
             calm_since_s = now_s
-    reports = guest.stats_period_s != 0 or before.asked_s is not None
-    undisturbed = guest.state == "running" and guest.job is None and reports
-    stood_s = 0.0 if stands_since_s is None else now_s - stands_since_s
-    settles = target is None or stood_s >= settings.interval_s / 2
-    floor, floor_until_s = before.learned_floor_bytes, before.learned_floor_until_s
-    works = guest.stats is not None and stands_since_s is not None and guest.stats.sampled_s > stands_since_s
-    if target is not None and balloon > target and stood_s >= stuck_s(settings) and works:
-        # A driver that is not up yet, or hangs, says nothing of what the guest can give.
-        floor, floor_until_s = balloon, now_s + settings.learned_floor_s
-    elif floor_until_s is not None and now_s >= floor_until_s:
+    if guest.state != "running" or guest.job is not None or (guest.stats_period_s == 0 and asked_s is None):
+        awake_since_s = now_s
+    if floor_until_s is not None and now_s >= floor_until_s:
         floor = floor_until_s = None
-    kills, killed_s, kill_floor_until_s = _learn_kills(guest, before, now_s, settings)
+    if target is not None and balloon > target and _stopped(guest, stands_since_s, now_s, settings):
+        floor, floor_until_s = balloon, now_s + settings.learned_floor_s
+    if guest.oom_kills is not None or kill_floor_until_s is not None:
+        kills, killed_s, kill_floor_until_s = _learn_kills(guest, before, now_s, settings)
+        kills_told = kills_told if guest.oom_kills is None else guest.oom_kills
+    use = _learn_use(guest, use, changed_s if settles else now_s, now_s, limits, settings)
+    if carried is not None and use is not None:
+        use, carried = taken_up(use, carried, now_s, STANCES[settings.stance].rises_per_day), None
     return RememberedGuest(
-        guest.name,
-        guest.nominal_bytes,
-        balloon,
-        changed_s,
-        before.awake_since_s if undisturbed else now_s,
-        calm_since_s,
-        _learn_use(guest, before.use, changed_s if settles else now_s, now_s, limits, settings),
-        target,
-        before.asked_s,
-        before.safe_bytes,
-        stands_since_s,
-        stood_at,
-        floor,
-        floor_until_s,
-        before.stats_period_before_s,
-        before.stats_period_set_s,
-        guest.rss_bytes,
-        before.oom_kills if guest.oom_kills is None else guest.oom_kills,
-        kills,
-        killed_s,
-        kill_floor_until_s,
-    )
+        guest.name, guest.nominal_bytes, balloon, changed_s, awake_since_s, calm_since_s, use,
+        target, asked_s, safe, stands_since_s, stood_at, floor, floor_until_s, period_before_s, period_set_s,
+        guest.rss_bytes, kills_told, kills, killed_s, kill_floor_until_s, carried,
+    )  # fmt: skip
+
+
+def _stopped(
+    guest: GuestSnapshot, stands_since_s: float | None, now_s: float, settings: MemorySettings
+) -> bool:
+    """Does the balloon under way stand still while its driver works?
+
+    A driver that is not up yet, or hangs, says nothing of what the guest can give.
+    """
+    if stands_since_s is None or now_s - stands_since_s < stuck_s(settings):
+        return False
+    return guest.stats is not None and guest.stats.sampled_s > stands_since_s
 
 
 def stuck_s(settings: MemorySettings) -> float:
@@ -178,8 +176,13 @@ def _kill_floor_s(kills: int, settings: MemorySettings) -> float:
 
 
 def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
-    """A guest seen for the first time: its last report, however old, is taken to fit its balloon."""
+    """A guest seen for the first time: its last report, however old, is taken to fit its balloon.
+
+    What was learned of it elsewhere comes with it.
+    """
     sampled_s = now_s if guest.stats is None else guest.stats.sampled_s
+    carried = fitting(guest.learned, guest.nominal_bytes, now_s)
+    kills, killed_s, kill_floor_until_s = kills_taken_up(carried, now_s)
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -187,6 +190,10 @@ def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
         balloon_changed_s=sampled_s - REPORT_LAG_S,
         awake_since_s=now_s,
         calm_since_s=now_s,
+        kills_seen=kills,
+        killed_s=killed_s,
+        kill_floor_until_s=kill_floor_until_s,
+        carried=carried,
     )
 
 
@@ -200,67 +207,74 @@ def _learn_use(
 ) -> LearnedUse | None:
     """Take the newest report into memory; without a new one what was learned stays as it was."""
     stats = guest.stats
-    if stats is None or (before is not None and stats.sampled_s < before.sampled_s + SAME_REPORT_S):
+    if stats is None:
         return before
-    available = stats.available_bytes
-    peak = (
-        available
-        if before is None or before.available_peak_bytes < available
-        else before.available_peak_bytes
-    )
-    settled = stats.sampled_s >= changed_s + REPORT_LAG_S
-    used, kernel, counts = _use(guest, stats, before, peak, settled)
-    hidden = _hidden_need(guest, stats, limits)
+    sampled_s, available = stats.sampled_s, stats.available_bytes
     if before is None:
+        used, kernel, counts = _use(guest, stats, None, available, True)
         return LearnedUse(
-            stats.sampled_s, used, kernel, peak, counts, 0.0, stats.sampled_s, used, hidden,
-            stats.swap_in_bytes, stats.major_faults, None, float(used), 0.0,
+            sampled_s, used, kernel, available, counts, 0.0, sampled_s, used,
+            _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None,
+            float(used), 0.0, swapped_bytes=_swapped(stats), kernel=guest.kernel,
+            kernel_balloon_bytes=guest.balloon_bytes,
         )  # fmt: skip
+    # Taken apart at once: one by one the fields of a named tuple cost twice the time.
+    (
+        was_s, was_used, _, peak, _, fading, anchor_s, anchor_used, _, was_swap_in, was_faults,
+        pressed_until_s, mean, variance, rises, floor, floor_until_s, presses, swapped,
+        counted, counted_balloon, pressed_by,
+    ) = before  # fmt: skip
+    seconds = sampled_s - was_s
+    if seconds < SAME_REPORT_S:
+        return before
+    if available > peak:
+        peak = available
+    used, kernel, counts = _use(guest, stats, before, peak, sampled_s >= changed_s + REPORT_LAG_S)
+    rise = _rise(used, seconds, sampled_s - anchor_s, was_used, anchor_used, fading, limits, settings)
+    if sampled_s - anchor_s >= settings.interval_s:
+        # From anchor to anchor: intervals that do not overlap.
+        step = was_used - anchor_used
+        if step >= SMALLEST_BYTES or (rises is not None and was_s - rises.judged_s >= JUDGE_EVERY_S):
+            rises = learned(rises, step, was_s, STANCES[settings.stance].rises_per_day)
+        anchor_s, anchor_used = was_s, was_used
+    swaps = _many(stats.swap_in_bytes, was_swap_in, SWAP_IN_PRESSED_BYTES_PER_S * seconds)
+    if swaps:
+        pressed_until_s = now_s + settings.calm_s
+    by = "faults" if swaps else ""
+    if not by and _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds):
+        by = "faults" if STANCES[settings.stance].heeds_faults else ""
+    told = guest.kernel
+    if told is not None and (counted is None or told.sampled_s != counted.sampled_s):
+        by = by or strain(guest, stats, before, changed_s, STANCES[settings.stance].heeds_faults)
+        counted, counted_balloon = told, guest.balloon_bytes
+    if by:
+        pressed_by = by
+        floor, floor_until_s, presses = _pressed_floor(guest, before, True, now_s, limits)
+    elif floor_until_s is not None:
+        floor, floor_until_s, presses = _pressed_floor(guest, before, False, now_s, limits)
     # Exponentially weighted mean and variance (West 1979), by the time between reports.
-    weight = (stats.sampled_s - before.sampled_s) / USE_MEMORY_S
+    weight = seconds / USE_MEMORY_S
     if weight > 1.0:
         weight = 1.0
-    off = used - before.mean_bytes
-    pressed = _pressed(stats, before, STANCES[settings.stance].heeds_faults)
-    floor, floor_until_s, presses = 0, None, 0
-    if pressed or before.pressed_floor_until_s is not None:
-        floor, floor_until_s, presses = _pressed_floor(guest, before, pressed, now_s, limits)
+    off = used - mean
+    hidden = _hidden_need(guest, stats, swapped, limits)
+    if hidden is None:
+        swapped = _swapped(stats)
     return LearnedUse(
-        stats.sampled_s,
-        used,
-        kernel,
-        peak,
-        counts,
-        _rise(used, stats.sampled_s, before, limits.band_bytes, settings.interval_s),
-        *_anchor(stats.sampled_s, before, settings.interval_s),
-        hidden,
-        stats.swap_in_bytes,
-        stats.major_faults,
-        now_s + settings.calm_s if pressed else before.pressed_until_s,
-        before.mean_bytes + weight * off,
-        (1 - weight) * (before.variance + weight * off * off),
-        _rises(stats.sampled_s, before, settings),
-        floor,
-        floor_until_s,
-        presses,
-    )
-
-
-def _rises(sampled_s: float, before: LearnedUse, settings: MemorySettings) -> Rises | None:
-    """Count what use rose by from anchor to anchor: intervals that do not overlap."""
-    if sampled_s - before.anchor_s < settings.interval_s:
-        return before.rises
-    rise = before.used_bytes - before.anchor_bytes
-    return learned(before.rises, rise, before.sampled_s, STANCES[settings.stance].rises_per_day)
+        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used, hidden,
+        stats.swap_in_bytes, stats.major_faults, pressed_until_s,
+        mean + weight * off, (1 - weight) * (variance + weight * off * off),
+        rises, floor, floor_until_s, presses, swapped, counted, counted_balloon, pressed_by,
+    )  # fmt: skip
 
 
 def _pressed_floor(
     guest: GuestSnapshot, before: LearnedUse, pressed: bool, now_s: float, limits: Sizes
 ) -> tuple[int, float | None, int]:
-    """What it wants because it swapped in or faulted hard when it had less; until when; how often in a row.
+    """What it wants because it was pressed when it had less; until when; how often in a row.
 
-    Page cache that is used counts as free, and only faults tell of it. The size is tried again after a while
-    that doubles each time.
+    Page cache that is used counts as free, and only faults and its kernel tell of it. The size is tried again
+    after a while that doubles each time.
     """
     floor, until_s, presses = before.pressed_floor_bytes, before.pressed_floor_until_s, before.presses
     if not pressed or guest.balloon_bytes >= guest.nominal_bytes:
@@ -295,45 +309,63 @@ def _use(
     return before.used_bytes, before.kernel_bytes, counts
 
 
-def _rise(used: int, sampled_s: float, before: LearnedUse, band: int, interval_s: float) -> float:
+def _rise(
+    used: int,
+    seconds: float,
+    since_anchor_s: float,
+    was_used: int,
+    anchor_used: int,
+    fading: float,
+    limits: Sizes,
+    settings: MemorySettings,
+) -> float:
     """How fast use rises, since the last report or since the anchor; an old rise halves twice per interval.
 
     Small changes are noise; a rise that is small from report to report shows against the anchor.
     """
-    seconds = sampled_s - before.sampled_s
-    faded = before.rise_bytes_per_s * 0.5 ** (2 * seconds / interval_s)
-    rise = faded if faded >= MIB / 4 else 0.0
-    if 2 * (used - before.used_bytes) >= band:
-        rise = max(rise, (used - before.used_bytes) / seconds)
-    if 2 * (used - before.anchor_bytes) >= band and used > before.used_bytes:
-        rise = max(rise, (used - before.anchor_bytes) / (sampled_s - before.anchor_s))
+    rise = 0.0
+    if fading:
+        faded = fading * 0.5 ** (2 * seconds / settings.interval_s)
+        if faded >= MIB / 4:
+            rise = faded
+    if used <= was_used:
+        return rise
+    band = limits.band_bytes
+    if 2 * (used - was_used) >= band:
+        rise = max(rise, (used - was_used) / seconds)
+    if 2 * (used - anchor_used) >= band:
+        rise = max(rise, (used - anchor_used) / since_anchor_s)
     return rise
 
 
-def _anchor(sampled_s: float, before: LearnedUse, interval_s: float) -> tuple[float, int]:
-    """The report that the next one is compared with: kept for an interval, then the last one before this."""
-    if sampled_s - before.anchor_s < interval_s:
-        return before.anchor_s, before.anchor_bytes
-    return before.sampled_s, before.used_bytes
+def _hidden_need(
+    guest: GuestSnapshot, stats: MemoryStats, swapped_before: int | None, limits: Sizes
+) -> int | None:
+    """With nothing free, use is all that the guest has and its need unknown.
 
-
-def _hidden_need(guest: GuestSnapshot, stats: MemoryStats, limits: Sizes) -> int | None:
-    """With nothing free, use is all that the guest has and its need unknown: a large step instead."""
+    What it has swapped out since it last had something free tells how much more it needs, and it needs ever
+    more; else a large step.
+    """
     if 4 * stats.usable_bytes > limits.fixed_headroom_bytes:
         return None
-    return guest.balloon_bytes + max(limits.band_bytes, guest.nominal_bytes // 4)
+    gone = swapped_since(stats, swapped_before)
+    step = gone + gone // 2 if gone else guest.nominal_bytes // 4
+    return guest.balloon_bytes + max(limits.band_bytes, step)
 
 
-def _pressed(stats: MemoryStats, before: LearnedUse, heeds_faults: bool) -> bool:
-    """Swap-in and hard faults are need, whatever the free memory says."""
-    seconds = stats.sampled_s - before.sampled_s
-    swapped = (
-        stats.swap_in_bytes is not None
-        and before.swap_in_bytes is not None
-        and stats.swap_in_bytes - before.swap_in_bytes >= SWAP_IN_PRESSED_BYTES_PER_S * seconds
-    )
-    if swapped or not heeds_faults:
-        return swapped
-    if stats.major_faults is not None and before.major_faults is not None:
-        return stats.major_faults - before.major_faults >= MAJOR_FAULTS_PRESSED_PER_S * seconds
-    return False
+def swapped_since(stats: MemoryStats, swapped_before: int | None) -> int:
+    """What it has swapped out since it last had something free; 0 when nothing, or not known."""
+    swapped = _swapped(stats)
+    return 0 if swapped is None or swapped_before is None else max(0, swapped - swapped_before)
+
+
+def _swapped(stats: MemoryStats) -> int | None:
+    """What is swapped out and has not come back; pages that are freed there stay counted."""
+    if stats.swap_out_bytes is None or stats.swap_in_bytes is None:
+        return None
+    return stats.swap_out_bytes - stats.swap_in_bytes
+
+
+def _many(count: int | None, before: int | None, least: float) -> bool:
+    """Did a counter grow by so much?"""
+    return count is not None and before is not None and count - before >= least

@@ -13,12 +13,12 @@ def wanted_period_s(rules: MemorySettings) -> int:
     return max(1, min(5, int(rules.glance_s or rules.interval_s / 2)))
 
 
-def set_period(guest: GuestSnapshot, known: RememberedGuest, rules: MemorySettings) -> SetStatsPeriod | None:
+def set_period(guest: GuestSnapshot, known: RememberedGuest, wanted_s: int) -> SetStatsPeriod | None:
     """The order to report, or to report more often: need would be seen late otherwise.
 
     A longer period that somebody set after vmpack did is theirs and stays.
     """
-    found_s, wanted_s = guest.stats_period_s, wanted_period_s(rules)
+    found_s = guest.stats_period_s
     if found_s is None or 0 < found_s <= 2 * wanted_s:
         return None
     if found_s > 0 and known.stats_period_set_s not in (None, found_s):

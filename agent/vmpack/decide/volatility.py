@@ -25,10 +25,12 @@ MOST_SIZES = 80
 STEADY_DAYS = HALF_LIFE_S / DAY_S / math.log(2)
 """What a rise of every day adds up to."""
 _LARGEST_WEIGHT = 2.0**20
+_MOST_DOUBLINGS = 1000.0
+"""More than a floating-point number can hold comes of a guest that was quiet for three years."""
 
 
 def learned(rises: Rises | None, rise_bytes: int, now_s: float, kept_per_day: float) -> Rises | None:
-    """Take one interval's rise into account. Small ones are noise, and what is known is judged now and then."""
+    """Take one interval's rise into account. Small ones are noise, what is known is judged now and then."""
     if rise_bytes >= SMALLEST_BYTES:
         found = _counted(Rises((), now_s, now_s) if rises is None else rises, rise_bytes, now_s)
         if rise_bytes <= found.usual_bytes and rise_bytes <= found.kept_bytes and not _is_due(found, now_s):
@@ -49,7 +51,7 @@ def _is_due(rises: Rises, now_s: float) -> bool:
 
 
 def _counted(rises: Rises, rise_bytes: int, now_s: float) -> Rises:
-    weight = 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
+    weight = _weight(rises, now_s)
     if weight > _LARGEST_WEIGHT:
         rises = rises._replace(counts=tuple(entry / weight for entry in rises.counts), epoch_s=now_s)
         weight = 1.0
@@ -59,13 +61,29 @@ def _counted(rises: Rises, rise_bytes: int, now_s: float) -> Rises:
     return rises._replace(counts=tuple(counts))
 
 
+def _weight(rises: Rises, now_s: float) -> float:
+    """Of a rise now."""
+    return math.exp2(min((now_s - rises.epoch_s) / HALF_LIFE_S, _MOST_DOUBLINGS))
+
+
+def _known_days(rises: Rises, now_s: float) -> float:
+    """For how long it is known, with faded days."""
+    return (1.0 - math.exp2((rises.since_s - now_s) / HALF_LIFE_S)) * STEADY_DAYS
+
+
+def times(rises: Rises, least_bytes: int, now_s: float) -> tuple[float, float]:
+    """How often it rose by about so much or more, old times faded; and how often that is in a day."""
+    first = round(PER_OCTAVE * math.log2(max(least_bytes, MIB) / MIB))
+    found = sum(rises.counts[first:]) / _weight(rises, now_s)
+    return found, found / max(_known_days(rises, now_s), 1e-6)
+
+
 def usual_bytes(rises: Rises, per_day: float, now_s: float) -> int:
     """The smallest size that rises pass at most `per_day` times a day, as far as is known; at least 0.
 
     A guest that is known for a part of a day is judged by that part: then its largest rise counts.
     """
-    known_days = (1.0 - 2.0 ** ((rises.since_s - now_s) / HALF_LIFE_S)) * STEADY_DAYS
-    allowed = per_day * known_days * 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
+    allowed = per_day * _known_days(rises, now_s) * _weight(rises, now_s)
     passed = 0.0
     for size in range(len(rises.counts) - 1, -1, -1):
         passed += rises.counts[size]

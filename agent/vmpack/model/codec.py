@@ -47,12 +47,36 @@ def encode(value: Any) -> Any:
 
 def dumps(value: Any) -> str:
     """Canonical JSON text of a record; equal records give equal text. NaN and infinity are refused."""
-    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _text(encode(value))
 
 
 def digest(value: Any) -> str:
-    """Short SHA-256 of the canonical text: 16 hex digits, enough to see that two records differ."""
-    return hashlib.sha256(dumps(value).encode()).hexdigest()[:16]
+    """Short SHA-256 of the canonical text: 16 hex digits, enough to see that two records differ.
+
+    An `ADDED` field that has its default is left out of that text: a vmpack without it gave the same digest.
+    """
+    return hashlib.sha256(_text(_lean(value)).encode()).hexdigest()[:16]
+
+
+def _text(encoded: Any) -> str:
+    return json.dumps(encoded, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _lean(value: Any) -> Any:
+    """As `encode`, without the added fields that say nothing new."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _lean(item) for key, item in value.items()}
+    kind: Any = type(value)
+    names = _field_names(kind)
+    if names is None:
+        return [_lean(item) for item in value]
+    told = {name: getattr(value, name) for name in names}
+    for name, default in _added_fields(kind).items():
+        if told[name] == default:
+            del told[name]
+    return {name: _lean(item) for name, item in told.items()}
 
 
 def loads(cls: type[T], text: str | bytes) -> T:
@@ -180,7 +204,8 @@ def _record(cls: Any) -> Decoder:
     def read(data: Any, place: str) -> Any:
         if not isinstance(data, dict):
             raise BadDataError(f"{place}: expected an object, found {_shown(data)}")
-        unknown, missing = sorted(data.keys() - fields.keys()), sorted(fields.keys() - data.keys() - added)
+        unknown = sorted(data.keys() - fields.keys())
+        missing = sorted(fields.keys() - data.keys() - added.keys())
         if unknown or missing:
             fault = f"unknown key {unknown[0]!r}" if unknown else f"key {missing[0]!r} is missing"
             raise BadDataError(f"{place}: {fault}")
@@ -190,11 +215,21 @@ def _record(cls: Any) -> Decoder:
     return read
 
 
-def _added_fields(cls: Any) -> frozenset[str]:
+@functools.cache
+def _added_fields(cls: Any) -> Mapping[str, Any]:
+    """The fields that are marked, with their defaults."""
     if dataclasses.is_dataclass(cls):
-        return frozenset(field.name for field in dataclasses.fields(cls) if field.metadata.get("added"))
+        return {
+            field.name: _default(field) for field in dataclasses.fields(cls) if field.metadata.get("added")
+        }
     hints = typing.get_type_hints(cls, include_extras=True)
-    return frozenset(name for name, hint in hints.items() if ADDED in getattr(hint, "__metadata__", ()))
+    marked = [name for name, hint in hints.items() if ADDED in getattr(hint, "__metadata__", ())]
+    return {name: cls._field_defaults[name] for name in marked}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def _shown(data: Any) -> str:

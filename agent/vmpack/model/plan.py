@@ -13,6 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
+from vmpack.model.guest import KernelCounts
+from vmpack.model.learned import Learned
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
@@ -176,7 +178,7 @@ class LearnedUse(NamedTuple):
     swap_in_bytes: int | None
     major_faults: int | None
     pressed_until_s: float | None
-    """The guest swapped in or faulted hard; until then it gets extra room."""
+    """The guest swapped in; until then it gets extra room."""
     mean_bytes: float
     """Of used_bytes, over minutes."""
     variance: float
@@ -184,10 +186,18 @@ class LearnedUse(NamedTuple):
     rises: Annotated[Rises | None, ADDED] = None
     """None while it has never risen."""
     pressed_floor_bytes: Annotated[int, ADDED] = 0
-    """At this balloon it swapped in or faulted hard: it wants more than this until `pressed_floor_until_s`."""
+    """What it wants until `pressed_floor_until_s`, since it had too little with a smaller balloon."""
     pressed_floor_until_s: Annotated[float | None, ADDED] = None
     presses: Annotated[int, ADDED] = 0
     """How often it was pressed again soon after that."""
+    swapped_bytes: Annotated[int | None, ADDED] = None
+    """What it had swapped out, less what it had swapped in, when it last had something free."""
+    kernel: Annotated[KernelCounts | None, ADDED] = None
+    """What its kernel counted when it was last asked; the next answer is compared with it."""
+    kernel_balloon_bytes: Annotated[int, ADDED] = 0
+    """The balloon then."""
+    pressed_by: Annotated[str, ADDED] = ""
+    """What raised the pressed floor last: "faults" (or swap-in), or what decide/strain says."""
 
 
 class RememberedGuest(NamedTuple):
@@ -229,6 +239,8 @@ class RememberedGuest(NamedTuple):
     """When that was last seen."""
     kill_floor_until_s: float | None = None
     """Until then it keeps its nominal for that; None when that is over."""
+    carried: Annotated[Learned | None, ADDED] = None
+    """What it brought from elsewhere, until its first report."""
 
     @property
     def promised_bytes(self) -> int:
@@ -249,6 +261,10 @@ class Remembered:
     """When the newest of them began; turns in between change it, and add none."""
     braked_until_s: float | None = None
     """The host ran short a moment ago: comfort stays away until then."""
+    spare_byte_s: Mapping[str, float] = field(default_factory=dict, metadata=ADDED)
+    """By VM uuid: what it has above its target, times the seconds it has had it."""
+    spare_s: float | None = field(default=None, metadata=ADDED)
+    """When that was last summed up."""
     rises: HostRises | None = field(default=None, metadata=ADDED)
     """None before the first interval."""
 

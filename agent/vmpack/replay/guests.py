@@ -33,6 +33,7 @@ class Guests:
         self.cache_bytes = zeros
         self.touched_bytes = np.minimum(need_bytes, balloon_bytes)
         self.swap_in_bytes = zeros
+        self.swap_out_bytes = zeros
         self.major_faults = zeros
         self._swapped_bytes = zeros
         self._any_swapped = False
@@ -64,7 +65,9 @@ class Guests:
     def _count_faults(self) -> None:
         if self._any_swapped or self.short_bytes.any():
             came = np.minimum(self._swapped_bytes, self._swap_in)
-            self._swapped_bytes = np.maximum(self._swapped_bytes - came, self.short_bytes)
+            left = self._swapped_bytes - came
+            self._swapped_bytes = np.maximum(left, self.short_bytes)
+            self.swap_out_bytes = self.swap_out_bytes + (self._swapped_bytes - left)
             self._any_swapped = bool(self._swapped_bytes.any())
             self.swap_in_bytes = self.swap_in_bytes + came
             self.major_faults = self.major_faults + came // SWAP_FAULT_BYTES
@@ -89,6 +92,7 @@ class _Report(NamedTuple):
     swap_in_bytes: Bytes
     major_faults: Bytes
     committed_bytes: Bytes
+    swap_out_bytes: Bytes
 
 
 class Eyes:
@@ -115,16 +119,17 @@ class Eyes:
             if self._talks is not None:
                 self._sampled_s[self._silent] = np.nan
         none = self._nothing
-        shown = self._shown or _Report(time_s, *[none] * 8)
+        shown = self._shown or _Report(time_s, *[none] * 9)
         return Seen(
             time_s,
             guests.nominal_bytes,
             guests.balloon_bytes,
             self._sampled_s,
-            *shown[1:-1],
+            *shown[1:-2],
             self._capacity_bytes,
             max(0, self._capacity_bytes - int(guests.touched_bytes.sum())),
             shown.committed_bytes,
+            shown.swap_out_bytes,
         )
 
     def _report(self, time_s: float, guests: Guests) -> _Report:
@@ -139,6 +144,7 @@ class Eyes:
             guests.swap_in_bytes,
             guests.major_faults,
             guests.need_bytes,
+            guests.swap_out_bytes,
         )
         if self._talks is not None:
             values = tuple(value * self._talks for value in values)  # type: ignore[assignment]

@@ -45,6 +45,8 @@ class Seen:
     committed_bytes: Bytes | None = None
     """What each guest has promised its programs and kernel; more than its balloon when it is short. Hyper-V's
     guests report it; libvirt's do not, and then it is None."""
+    swap_out_bytes: Bytes | None = None
+    """Counter since the guest's start."""
 
 
 class Policy(Protocol):
