@@ -14,6 +14,7 @@ most. Windows overlap, so four of them count as one.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
@@ -178,7 +179,7 @@ def usual_bytes(rises: HostRises, size: Extent, bound_ratio: float) -> float:
     allowed = bound_ratio * total
     if allowed <= 0:
         return math.inf
-    sizes = _sizes(rises, size)
+    sizes = _sizes(rises.alone, rises.together, size)
     if allowed < _upper(0.0):
         return MARGIN * sizes[0][0] * math.pow(_upper(0.0) / allowed, 1 / TAIL_EXPONENT)
     fading = total / rises.seen
@@ -195,7 +196,7 @@ def chance_ratio(rises: HostRises, size: Extent, kept_bytes: float) -> float:
     total = known_windows(rises)
     if total <= 0:
         return 1.0
-    sizes = _sizes(rises, size)
+    sizes = _sizes(rises.alone, rises.together, size)
     largest, kept = sizes[0][0], kept_bytes / MARGIN
     if kept > largest:
         return min(1.0, _upper(0.0) / total * math.pow(largest / kept, TAIL_EXPONENT))
@@ -203,13 +204,18 @@ def chance_ratio(rises: HostRises, size: Extent, kept_bytes: float) -> float:
     return min(1.0, _upper(sum(count * fading for size_bytes, count in sizes if size_bytes > kept)) / total)
 
 
-def _sizes(rises: HostRises, size: Extent) -> list[tuple[float, float]]:
-    """For these VMs the largest rise that is counted under each size, and its count; the largest first."""
+@functools.lru_cache(maxsize=4)
+def _sizes(
+    alone: tuple[float, ...], together: tuple[float, ...], size: Extent
+) -> tuple[tuple[float, float], ...]:
+    """For these VMs the largest rise that is counted under each size, and its count; the largest first.
+
+    Kept, for it changes only when a window ends.
+    """
     sizes = [(SMALLEST_RATIO * size.alone_bytes, 0.0)]
-    for counts, extent_bytes in ((rises.alone, size.alone_bytes), (rises.together, size.together_bytes)):
+    for counts, extent_bytes in ((alone, size.alone_bytes), (together, size.together_bytes)):
         sizes += [(RATIOS[place] * extent_bytes, count) for place, count in enumerate(counts) if count]
-    sizes.sort(reverse=True)
-    return sizes
+    return tuple(sorted(sizes, reverse=True))
 
 
 def _upper(passed: float) -> float:
