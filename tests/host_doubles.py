@@ -10,7 +10,8 @@ from tests import builders
 from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
-from vmpack.errors import VmpackError
+from vmpack.errors import GuestBusyError, VmpackError
+from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Decision, Loop
 from vmpack.host.release import Release
 from vmpack.host.service import HostService
@@ -20,6 +21,7 @@ from vmpack.model.glance import Glance
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot, UnreadableGuest
 from vmpack.model.interval import AgentStatus, Interval
+from vmpack.model.learned import Learned
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
 
@@ -88,6 +90,10 @@ class HostInMemory:
         self.stuck: set[str] = set()
         """Names of VMs whose balloon never moves."""
         self.plans: list[Plan] = []
+        self.learned: dict[str, Learned | None] = {}
+        """In the VMs' metadata."""
+        self.learned_writes: list[str] = []
+        self.refuses_learned = False
 
     def observe(self) -> HostSnapshot:
         """See vmpack.host.loop.Source."""
@@ -117,6 +123,17 @@ class HostInMemory:
     def write_policy(self, uuid: str, policy: GuestPolicy) -> None:
         """See vmpack.host.service.PolicyWriter."""
         self.guests[uuid] = dataclasses.replace(self.guests[uuid], policy=policy)
+
+    def write_learned(self, uuid: str, learned: Learned | None) -> None:
+        """See vmpack.host.lessons.LearnedWriter."""
+        if self.refuses_learned:
+            raise GuestBusyError("no answer")
+        self.learned_writes.append(uuid)
+        self.learned[uuid] = learned
+
+    def vms_with_learned(self) -> tuple[str, ...]:
+        """See vmpack.host.lessons.LearnedWriter."""
+        return tuple(uuid for uuid, learned in self.learned.items() if learned is not None)
 
     def named(self, name: str) -> GuestSnapshot:
         """The VM of this name as it is now."""
@@ -201,6 +218,7 @@ def make_loop(
         save=(disk or FullDisk()).save,
         about=about(observe_only=observe_only, interval_s=settings.memory.interval_s),
         quiet_line_every=quiet_line_every,
+        keep_learned=Lessons(host).keep,
     )
 
 
@@ -215,6 +233,7 @@ def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService
         decision=DECISION,
         release=make_release(host),
         state=FreezingState(state_dir, host),
+        lessons=Lessons(host),
         metrics=lambda: b"vmpack_up 1\n",
     )
 

@@ -75,11 +75,13 @@ def format_ratio(ratio: float) -> str:
 
 
 def format_seconds(duration_s: float) -> str:
-    """Show a duration with the unit that fits: 250 ms, 5.0 s, 12 min, 3.5 h."""
+    """Show a duration with the unit that fits: 250 ms, 5.0 s, 12 min, 3.5 h, 4.0 d."""
     if duration_s < 1:
         return f"{duration_s * 1000:.0f} ms"
     if duration_s < 120:
         return f"{duration_s:.1f} s"
     if duration_s < 7200:
         return f"{duration_s / 60:.0f} min"
-    return f"{duration_s / 3600:.1f} h"
+    if duration_s < 172800:
+        return f"{duration_s / 3600:.1f} h"
+    return f"{duration_s / 86400:.1f} d"

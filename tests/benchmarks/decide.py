@@ -1,4 +1,4 @@
-"""How long one memory decision takes per guest, from 10 to 1000 guests.
+"""How long one memory decision takes per guest, from 1 to 1000 guests.
 
 Every guest has a fresh report that differs a little from the one before, as on a living host.
 """
@@ -13,7 +13,7 @@ from vmpack.decide.memory import plan
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Remembered
 
-SIZES = (10, 200, 1000)
+SIZES = (1, 10, 200, 1000)
 DECISIONS = 60_000
 """Guests decided for at each size, in all: enough repeats that some run undisturbed."""
 

@@ -15,7 +15,7 @@ from vmpack.host.client import AgentClient
 from vmpack.lab.lab import LabGuest
 from vmpack.units import KIB
 
-QUICK = "[memory]\ninterval_s = 0.5\ncalm_s = 1\nshrink_step_ratio = 1\n"
+QUICK = "[offer]\nreaction_s = 1\n[memory]\ninterval_s = 0.5\ncalm_s = 1\nshrink_step_ratio = 1\n"
 """Decides often and shrinks at once: tests need not wait for calm."""
 
 

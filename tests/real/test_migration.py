@@ -26,13 +26,16 @@ from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
 from vmpack.lab.pair import Pair
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.learned import LEARNED_NAMESPACE, Lapse, Learned
 from vmpack.model.migration import Migrate, MigrationOutcome
 from vmpack.model.policy_namespace import POLICY_NAMESPACE
+from vmpack.observe.source import HostSource
 from vmpack.units import KIB, MIB
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a pair of hosts needs root")
 
 SIZE, PACKED = 160 * MIB, 112 * MIB
+LEARNED = Learned(1_700_000_000.0, SIZE, 7200.0, (0.0, 1.5, 0.0, 12.0), Lapse(2, 1500.0, 120 * MIB))
 POLICY = GuestPolicy(floor_bytes=90 * MIB, shares=2000)
 
 
@@ -71,6 +74,15 @@ def extras(guest: LabGuest) -> tuple[int, str, bool]:
     return balloon_bytes(guest), policy, "<stats period='1'/>" in guest.domain.XMLDesc(0)
 
 
+def learned_at(host: Lab) -> Learned | None:
+    """What the agent of this host would be told of its one VM, in Unix time."""
+    clock = SystemClock()
+    source = HostSource(host.hypervisor, clock, pretended_bytes=None, frozen=lambda: False, claims=lambda: ())
+    seen = source.observe()
+    (found,) = [guest.learned for guest in seen.guests]
+    return found and found._replace(written_s=round(found.written_s + seen.wall_s - seen.time_s))
+
+
 def define(host: Lab, guest: LabGuest) -> None:
     """Give a guest a lasting definition, which starts it whole."""
     tree = ElementTree.fromstring(guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
@@ -85,7 +97,11 @@ def vmpack(*arguments: str) -> list[str]:
 
 
 def test_a_vm_moves_with_its_balloon_its_period_and_its_policy(pair: Pair, guest: LabGuest) -> None:
-    """The VM would come whole to a host that has no room for it, or forget what its owner had set."""
+    """The VM would come whole to a host that has no room for it, or forget what its owner had set.
+
+    What was learned of it comes with it too; taking that out leaves the owner's policy.
+    """
+    LibvirtDriver(pair.a.hypervisor).write_learned(guest.uuid, LEARNED)
     before, uptime_s = extras(guest), guest.control.ping()
     journey = Underway(pair.a, migrate(guest, pair.b))
     outcome = journey.outcome()
@@ -98,7 +114,12 @@ def test_a_vm_moves_with_its_balloon_its_period_and_its_policy(pair: Pair, guest
     there = pair.b.guest("mover")
     assert extras(there) == before
     assert there.control.ping() > uptime_s
-    LibvirtDriver(pair.b.hypervisor).set_memory(there.uuid, SIZE)
+    assert learned_at(pair.b) == LEARNED
+    driver = LibvirtDriver(pair.b.hypervisor)
+    assert driver.vms_with_learned() == (there.uuid,)
+    driver.write_learned(there.uuid, None)
+    assert driver.vms_with_learned() == () and extras(there) == before
+    driver.set_memory(there.uuid, SIZE)
     eventually("it grows there", lambda: balloon_bytes(there) == SIZE)
 
 
@@ -150,6 +171,7 @@ def test_a_host_that_has_the_vm_already_is_refused(pair: Pair, guest: LabGuest) 
 def test_a_persistent_vm_stays_persistent(pair: Pair, guest: LabGuest) -> None:
     """After the next power cut of its new host the VM would be gone without a trace."""
     define(pair.a, guest)
+    LibvirtDriver(pair.a.hypervisor).write_learned(guest.uuid, LEARNED)
     outcome = carry_out(pair.a, migrate(guest, pair.b))
 
     assert outcome.status == "done" and outcome.warnings == (), outcome
@@ -157,8 +179,11 @@ def test_a_persistent_vm_stays_persistent(pair: Pair, guest: LabGuest) -> None:
     assert there.domain.isPersistent()
     lasting = there.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     assert f"<currentMemory unit='KiB'>{SIZE // KIB}<" in lasting
-    assert POLICY_NAMESPACE in lasting
+    assert POLICY_NAMESPACE in lasting and LEARNED_NAMESPACE in lasting
+    assert learned_at(pair.b) == LEARNED
     assert pair.a.hypervisor.connection().listAllDomains() == []
+    LibvirtDriver(pair.b.hypervisor).write_learned(there.uuid, None)
+    assert LEARNED_NAMESPACE not in there.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     there.domain.undefine()
 
 

@@ -19,7 +19,7 @@ from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
 from vmpack.model.action import SetMemory
 from vmpack.model.settings import MemorySettings
-from vmpack.observe.process import find_qemus, overhead_bytes
+from vmpack.observe.process import find_qemus, measured
 from vmpack.publish.journal import Header, JournalLine
 from vmpack.replay.segments import read_segments
 from vmpack.units import KIB, MIB
@@ -151,9 +151,9 @@ def overhead(guests: Iterable[LabGuest]) -> int:
     processes = find_qemus(proc)
     total = 0
     for guest in guests:
-        found = overhead_bytes(proc, processes[guest.uuid], nominal_bytes(guest))
+        found = measured(proc, processes[guest.uuid], nominal_bytes(guest))
         assert found is not None, f"{guest.name} cannot be measured"
-        total += found
+        total += found.overhead_bytes
     return total
 
 

@@ -37,6 +37,7 @@ class StandInAgent:
         self.asked: list[tuple[Any, ...]] = []
         self.answer: AgentStatus | None = status(interval((WEB,)))
         self.given = GivenBack(64 * MIB, (), ())
+        self.learned: tuple[Reason, ...] = ()
         self.outcome = Outcome(SetMemory(WEB.uuid, "web", 192 * MIB, 200 * MIB, 256 * MIB), "done")
 
     def status(self) -> AgentStatus:
@@ -48,7 +49,7 @@ class StandInAgent:
         newest = self.status().interval
         assert newest is not None
         found = newest.snapshot.guests[0]
-        return Explanation(7, WALL_S, False, False, found, newest.plan.guests[0], (), ())
+        return Explanation(7, WALL_S, False, False, found, newest.plan.guests[0], (), (), self.learned)
 
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
         self.asked.append(("set_policy", vm, dict(changes)))
@@ -209,6 +210,16 @@ def test_explain_gives_words_numbers_and_the_cure(
     assert "memory.calm_s" in text.partition("would change it:")[2]
     reasons = json.loads(told(["explain", "web", "--json"], capsys))["reasons"]
     assert reasons[0]["numbers"] == numbers and reasons[0]["change"]
+
+
+def test_explain_tells_what_was_learned(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """Room that is kept for last night's jump would be a riddle."""
+    assert "what was learned" not in told(["explain", "web"], capsys)
+    agent.learned = (Reason("learned_floor", {"kept_bytes": 150 * MIB, "left_s": 300.0}),)
+
+    assert "what was learned of it:\n  - its balloon stopped at 150 MiB" in told(["explain", "web"], capsys)
+    (record,) = json.loads(told(["explain", "web", "--json"], capsys))["learned"]
+    assert record["rule"] == "learned_floor" and record["numbers"]["kept_bytes"] == 150 * MIB
 
 
 def test_explain_tells_what_of_a_policy_is_not_used(

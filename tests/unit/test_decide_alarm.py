@@ -57,6 +57,27 @@ def test_a_packed_guest_rings_when_its_free_memory_falls_by_more_than_the_dead_b
     assert rung(balloon, usable) == rule
 
 
+@pytest.mark.parametrize(
+    ("asked", "now", "rule"),
+    [(200, 260, "room_has_come_free"), (200, 299, ""), (200, 300, ""), (None, 260, "")],
+)
+def test_who_waits_for_memory_gets_it_when_it_comes_free(asked, now, rule):
+    """A starving guest would wait for the next interval while its neighbour's memory lies free."""
+    giving, waiting = guest("giving", nominal=1024, balloon=400, used=30), guest("waiting", balloon=160)
+    snapshot = host(giving, waiting)
+    shrink = SetMemory("uuid-giving", "giving", 400 * MIB, 200 * MIB, 1024 * MIB)
+    grow = SetMemory("uuid-waiting", "waiting", 160 * MIB, 240 * MIB, 256 * MIB)
+    outcomes = (
+        Outcome(shrink, "partial", "", 300 * MIB),
+        Outcome(grow, "partial", "", 200 * MIB, asked_bytes=None if asked is None else asked * MIB),
+    )
+    decided = plan(snapshot, Remembered(), SETTINGS)
+    glance = Glance(None, {"uuid-giving": GuestGlance(now * MIB, None)})
+    reason = alarm(Interval(1, snapshot, decided, outcomes), decided.remembered, glance, SETTINGS)
+
+    assert ("" if reason is None else reason.rule) == rule
+
+
 @pytest.mark.parametrize(("seen", "rule"), [(160, ""), (163, ""), (200, "balloon_grew_by_itself")])
 def test_a_guest_that_takes_memory_back_by_itself_rings(seen, rule):
     """With autodeflate the guest helps itself from the host's reserve: others must pay it back at once."""

@@ -405,15 +405,6 @@ def test_claims_take_comfort_but_never_need():
     assert of(plan(host(*guests, budget=400, claims=(huge,)), NOTHING, EAGER), "a").target_bytes == 164 * MIB
 
 
-def test_the_offer_is_what_is_left_after_want_growth_and_claims():
-    """The cloud would be promised memory that guests are about to need."""
-    claim = Claim("bid 7", 50 * MIB, "bid")
-    decided = plan(host(guest(used=60), budget=1000, claims=(claim,)), NOTHING, SETTINGS)
-
-    assert decided.offer.growth_reserve_bytes == int(0.1 * 146 * MIB)
-    assert decided.offer.memory_bytes == (1000 - 146 - 50) * MIB - int(0.1 * 146 * MIB)
-
-
 def test_expired_claims_hold_nothing():
     """A crashed client's claim would block the host for ever."""
     claim = Claim("bid 7", 50 * MIB, "bid", expires_s=NOW_S)

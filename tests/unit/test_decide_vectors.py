@@ -33,9 +33,7 @@ def seen(vector, balloon_bytes, available_bytes, usable_bytes, now_s):
 def test_used_is_what_the_guest_itself_says(path: Path):
     """Get this wrong and every shrink looks like need, or need like spare memory."""
     vector = json.loads(path.read_text())
-    snapshot = seen(
-        vector, vector["balloon_bytes"], vector["available_bytes"], vector["usable_bytes"], NOW_S
-    )
+    snapshot = seen(vector, vector["balloon_bytes"], vector["available_bytes"], vector["usable_bytes"], NOW_S)
 
     used = plan(snapshot, Remembered(), SETTINGS).guests[0].used_bytes
 

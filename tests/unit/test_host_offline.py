@@ -11,9 +11,11 @@ from tests.host_doubles import HostInMemory, JumpingClock, make_loop, make_relea
 from vmpack.config import Config, load
 from vmpack.errors import AlreadyRunningError
 from vmpack.host import offline
+from vmpack.host.lessons import Lessons
 from vmpack.host.lock import host_locks
 from vmpack.host.state import State
 from vmpack.model.action import Outcome
+from vmpack.model.learned import Learned
 from vmpack.model.plan import Plan
 from vmpack.units import MIB
 
@@ -43,6 +45,7 @@ class PartsInMemory:
     def __post_init__(self) -> None:
         self.source = self.driver = self.host
         self.release = make_release(self.host)
+        self.lessons = Lessons(self.host)
 
 
 @pytest.fixture
@@ -71,10 +74,12 @@ def balloons(parts: PartsInMemory) -> list[int]:
 
 def test_releasing_all_leaves_the_host_frozen(parts: PartsInMemory, config: Config) -> None:
     """Promise 6: the next agent must not take back at once what the administrator asked for."""
+    parts.host.learned["uuid-web1"] = Learned(0.0, 1, 0.0, (1.0,))
     given = offline.release_offline(config, None)
 
     assert balloons(parts) == [256, 256] and given.still_packed == ()
     assert State(config.state_dir).frozen()
+    assert parts.host.learned == {"uuid-web1": None}
 
 
 def test_one_vm_is_held_and_the_host_not_frozen(parts: PartsInMemory, config: Config) -> None:

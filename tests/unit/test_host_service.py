@@ -37,6 +37,7 @@ def test_explain_shows_the_newest_interval_of_one_vm(tmp_path: Path) -> None:
     assert told.guest.uuid == told.plan.uuid == "uuid-web2"
     assert told.plan.reasons and all(outcome.action.uuid == "uuid-web2" for outcome in told.outcomes)
     assert service.explain("uuid-web2") == told
+    assert [reason.rule for reason in told.learned] == ["learned_nothing"]
 
 
 def test_an_unknown_vm_gets_near_names(tmp_path: Path) -> None:

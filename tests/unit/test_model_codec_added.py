@@ -20,6 +20,7 @@ class Sample:
     old: int
     usual: int = 1
     new: int = dataclasses.field(default=2, metadata=codec.ADDED)
+    more: tuple[int, ...] = dataclasses.field(default_factory=tuple, metadata=codec.ADDED)
 
 
 def test_a_field_that_came_later_has_its_default() -> None:

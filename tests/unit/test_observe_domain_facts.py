@@ -158,3 +158,35 @@ def test_only_a_guest_agent_at_the_other_end_is_asked(state: str) -> None:
     facts = read_facts(REAL.replace("</devices>", channel + "</devices>"))
 
     assert facts.has_guest_agent == (state == "connected")
+
+
+TWO_CELLS = "<cpu><numa><cell id='0' cpus='0'/><cell id='1' cpus='1'/></numa></cpu>"
+
+
+@pytest.mark.parametrize(
+    ("tune", "nodes"),
+    [
+        ("<memory mode='strict' nodeset='1'/>", (1,)),
+        ("<memory mode='restrictive' nodeset='0,2-3'/>", (0, 2, 3)),
+        ("<memory mode='preferred' nodeset='1'/>", ()),
+        ("<memory mode='interleave' nodeset='0-1'/>", ()),
+        ("<memory mode='strict' placement='auto'/>", ()),
+        ("<memory mode='strict' nodeset='0'/><memnode cellid='1' mode='strict' nodeset='2'/>", (0, 2)),
+        ("<memory mode='strict' nodeset='0'/><memnode cellid='1' mode='preferred' nodeset='2'/>", ()),
+        ("<memnode cellid='1' mode='strict' nodeset='2'/>", ()),
+        (
+            "<memnode cellid='0' mode='strict' nodeset='1'/><memnode cellid='1' mode='strict' nodeset='2'/>",
+            (1, 2),
+        ),
+        (
+            "<memory mode='preferred' nodeset='0'/><memnode cellid='0' mode='strict' nodeset='1'/>"
+            "<memnode cellid='1' mode='strict' nodeset='2'/>",
+            (1, 2),
+        ),
+    ],
+)
+def test_a_vm_is_bound_to_nodes_only_where_all_of_its_memory_is(tune: str, nodes: tuple[int, ...]):
+    """A node would be filled beyond what it has, and a QEMU that may not go elsewhere is killed."""
+    xml = REAL.replace("<devices>", f"{TWO_CELLS}<numatune>{tune}</numatune><devices>", 1)
+
+    assert read_facts(xml).nodes == nodes

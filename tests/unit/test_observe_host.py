@@ -38,6 +38,11 @@ ctxt 99
 NODE = """Node 0 MemTotal:        7825624 kB
 Node 0 MemFree:         3793428 kB
 Node 0 MemUsed:         4032196 kB
+Node 0 Active:           900000 kB
+Node 0 Active(file):     300000 kB
+Node 0 Inactive(file):   200000 kB
+Node 0 FilePages:        600000 kB
+Node 0 SReclaimable:      50000 kB
 """
 NS_PER_TICK = 10**9 // os.sysconf("SC_CLK_TCK")
 
@@ -69,7 +74,7 @@ def test_cpu_lists_and_nodes_are_read():
     """The NUMA map decides on which node a vCPU may run."""
     assert parse_cpu_list("0-2,5\n") == (0, 1, 2, 5)
     assert parse_cpu_list("") == ()
-    assert parse_node(0, NODE) == NumaNode(0, 7825624 * KIB, 3793428 * KIB)
+    assert parse_node(0, NODE) == NumaNode(0, 7825624 * KIB, 3793428 * KIB, 550000 * KIB)
     assert parse_node(0, "") is None
 
 

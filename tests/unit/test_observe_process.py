@@ -6,17 +6,22 @@ from pathlib import Path
 
 from vmpack.observe.process import (
     NEW_PER_INTERVAL,
+    Measured,
     OverheadMeter,
     find_qemus,
-    overhead_bytes,
-    parse_overhead,
+    measured,
+    parse_smaps,
 )
 from vmpack.units import KIB, MIB
 
 # From QEMU 7.2 with a guest of 256 MiB; its translated code is mapped larger than the guest.
 # Resident in all: guest 227216 kB, translated code 53248 kB, program 9540 kB.
 SMAPS = (Path(__file__).parent.parent / "vectors/observe/smaps.txt").read_text()
-OVERHEAD = (53248 + 9540) * KIB
+OVERHEAD = Measured((53248 + 9540) * KIB, round(151552 / 227216, 3))
+
+
+def more(bytes_: int) -> Measured:
+    return OVERHEAD._replace(overhead_bytes=OVERHEAD.overhead_bytes + bytes_)
 
 
 def add_process(proc: Path, pid: int, *arguments: str, started: str = "555", smaps: str = "") -> None:
@@ -29,18 +34,24 @@ def add_process(proc: Path, pid: int, *arguments: str, started: str = "555", sma
 
 def test_qemus_own_memory_is_told_from_the_guests():
     """Overhead is charged to the host's budget: translated code taken for guest memory would hide it."""
-    assert parse_overhead(SMAPS, 256 * MIB) == OVERHEAD
+    assert parse_smaps(SMAPS, 256 * MIB) == OVERHEAD
 
 
 def test_a_mapping_joined_with_its_neighbour_is_still_the_guest():
     """The kernel joins mappings; the whole guest would count as overhead from then on."""
-    assert parse_overhead(SMAPS, 252 * MIB) == OVERHEAD
+    assert parse_smaps(SMAPS, 252 * MIB) == OVERHEAD
 
 
 def test_no_mapping_that_fits_is_no_figure():
     """A guess would be worse than none."""
-    assert parse_overhead(SMAPS, 512 * MIB) is None
-    assert parse_overhead("", 512 * MIB) is None
+    assert parse_smaps(SMAPS, 512 * MIB) is None
+    assert parse_smaps("", 512 * MIB) is None
+
+
+def test_a_kernel_without_huge_pages_has_none():
+    """A missing line of one mapping would be read from the next one, which is QEMU's own."""
+    without = SMAPS.replace("AnonHugePages:", "Other:")
+    assert parse_smaps(without, 256 * MIB) == OVERHEAD._replace(huge_ratio=0.0)
 
 
 def test_a_process_is_found_by_its_uuid_argument(tmp_path):
@@ -67,11 +78,11 @@ def test_a_reused_pid_is_not_measured(tmp_path):
     """Another program's memory would be booked on the VM."""
     add_process(tmp_path, 10, "qemu", "-uuid", "u1", smaps=SMAPS)
     process = find_qemus(tmp_path)["u1"]
-    assert overhead_bytes(tmp_path, process, 256 * MIB) == OVERHEAD
+    assert measured(tmp_path, process, 256 * MIB) == OVERHEAD
 
     add_process(tmp_path, 10, "bash", started="777", smaps=SMAPS)
 
-    assert overhead_bytes(tmp_path, process, 256 * MIB) is None
+    assert measured(tmp_path, process, 256 * MIB) is None
 
 
 def test_vms_are_measured_a_few_at_a_time_and_all_in_turn(tmp_path):
@@ -88,7 +99,7 @@ def test_vms_are_measured_a_few_at_a_time_and_all_in_turn(tmp_path):
     for number in range(count):
         (tmp_path / f"{10 + number}/smaps").write_text(SMAPS.replace("53248 kB", "53252 kB"))
     changed = [
-        sum(figure == OVERHEAD + 4 * KIB for figure in meter.measure(vms).values()) for _ in range(count + 1)
+        sum(figure == more(4 * KIB) for figure in meter.measure(vms).values()) for _ in range(count + 1)
     ]
     assert changed == [*range(1, count + 1), count]
 
@@ -103,7 +114,7 @@ def test_vms_that_leave_are_forgotten_and_a_restarted_one_is_found_again(tmp_pat
     (tmp_path / "10/cmdline").write_bytes(b"")
     add_process(tmp_path, 20, "qemu", "-uuid", "u1", smaps=SMAPS.replace("53248 kB", "53244 kB"))
 
-    assert meter.measure({("u1", 2): 256 * MIB}) == {("u1", 2): OVERHEAD - 4 * KIB}
+    assert meter.measure({("u1", 2): 256 * MIB}) == {("u1", 2): more(-4 * KIB)}
 
 
 def test_a_vm_that_two_processes_claimed_is_found_once_one_has_ended(tmp_path):

@@ -12,8 +12,9 @@ from tests.fake_vms import FakeClock
 
 from vmpack.errors import HypervisorLostError
 from vmpack.model import codec
-from vmpack.model.guest import GuestPolicy, VcpuTime
+from vmpack.model.guest import GuestPolicy, KernelCounts, VcpuTime
 from vmpack.model.host import Claim, HostSnapshot
+from vmpack.observe.guest_kernels import KernelReading
 from vmpack.observe.source import HostSource
 from vmpack.units import KIB, MIB
 
@@ -367,14 +368,15 @@ def test_the_most_pressed_guest_agent_is_asked_first_and_its_count_is_told():
 
     def kills(uuids):
         asked.append(list(uuids))
-        return dict.fromkeys(uuids, 7)
+        return dict.fromkeys(uuids, KernelReading(7, KernelCounts(5.0, refaults=3)))
 
-    watched.source._guest_kills = kills
+    watched.source._kernels = kills
     assert watched.observe().guests[0].oom_kills is None
 
     domain = FakeDomain()
     domain.xml = XML.replace("</devices>", agent + "</devices>")
     watched = Watched(domain)
-    watched.source._guest_kills = kills
-    assert watched.observe().guests[0].oom_kills == 7
+    watched.source._kernels = kills
+    guest = watched.observe().guests[0]
+    assert (guest.oom_kills, guest.kernel) == (7, KernelCounts(5.0, refaults=3))
     assert asked == [[], [domain.UUIDString()]]

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import intervals
 
 from vmpack.model.action import Outcome
+from vmpack.model.guest import KernelCounts
 from vmpack.model.interval import Interval
 from vmpack.publish.metrics import GUEST_METRICS, HOST_METRICS, Metrics
 
@@ -36,10 +37,14 @@ def of_guest(index: int, **more: str) -> tuple[tuple[str, str], ...]:
 
 def test_every_metric_of_the_table_is_there() -> None:
     """A dashboard built on a name finds it, with its unit in it."""
-    found = samples(recorded(intervals.history_of(3)[-1][0]))
+    told = {"kernel": KernelCounts(1.0, 40, 8, 2_500_000, 7), "huge_pages_ratio": 0.75}
+    found = samples(recorded(intervals.interval(dataclasses.replace(intervals.guest(1), **told))))
     names = {name for name, _ in found}
     for metric in (*HOST_METRICS, *GUEST_METRICS):
         assert f"{metric.name}_{metric.unit}".rstrip("_") in names
+    assert found["vmpack_guest_refaults", of_guest(1)] == 40
+    assert found["vmpack_guest_stalled_seconds", of_guest(1)] == 2.5
+    assert found["vmpack_guest_huge_pages_ratio", of_guest(1)] == 0.75
 
 
 def test_values_are_those_of_the_interval() -> None:

@@ -123,7 +123,7 @@ def test_mistakes_are_told(tmp_path: Path, name: str, text: str, told: str) -> N
 def test_files_of_no_known_kind(tmp_path: Path) -> None:
     """A wrong path or kind is told in a line with what to do."""
     with pytest.raises(UsageError, match="no kind that is known"):
-        read_trace(written(tmp_path / "a.json", "{}"))
+        read_trace(written(tmp_path / "a.xml", "<a/>"))
     with pytest.raises(UnavailableError, match="cannot read"):
         read_trace(tmp_path / "missing.csv")
     with pytest.raises(UsageError, match="there is no"):

@@ -9,15 +9,20 @@ GuestBusyError (another job has the VM, or it does not answer), HypervisorLostEr
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from vmpack.act.learned_xml import learned_xml
 from vmpack.act.policy_xml import policy_xml
 from vmpack.errors import HypervisorError
 from vmpack.hypervisor import Hypervisor, find_domain, job_name, nominal_bytes, translated
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.learned import LEARNED_NAMESPACE, LEARNED_PREFIX, Learned
 from vmpack.model.policy_namespace import POLICY_NAMESPACE, POLICY_PREFIX
 from vmpack.units import KIB, format_bytes
+
+LEARNED_DEADLINE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Driver(Protocol):
 
 
 class LibvirtDriver:
-    """The Driver for real VMs; also writes their policies."""
+    """The Driver for real VMs; also writes their policies, and what was learned of them."""
 
     def __init__(self, hypervisor: Hypervisor, changed: Callable[[str], None] = lambda _uuid: None) -> None:
         """`changed(uuid)` is called after a change of which libvirt sends no event."""
@@ -95,16 +100,54 @@ class LibvirtDriver:
         """Write the VM's own settings: to the running VM and, where it is persistent, for later starts."""
 
         def act(connection: Any) -> None:
-            import libvirt
-
-            domain = find_domain(connection, uuid)
-            flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
-            if domain.isPersistent():
-                flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
-            element = libvirt.VIR_DOMAIN_METADATA_ELEMENT
-            domain.setMetadata(element, policy_xml(policy), POLICY_PREFIX, POLICY_NAMESPACE, flags)
+            _set_metadata(find_domain(connection, uuid), policy_xml(policy), POLICY_PREFIX, POLICY_NAMESPACE)
 
         self._hypervisor.call(f"write the policy of the VM {uuid}", act)
+
+    def write_learned(self, uuid: str, learned: Learned | None) -> None:
+        """Write what was learned of the VM (in Unix time) where its policy is; None removes it.
+
+        It is written now and then and can wait: a VM that does not answer costs little.
+        """
+        text = None if learned is None else learned_xml(learned)
+
+        def act(connection: Any) -> None:
+            _set_metadata(find_domain(connection, uuid), text, LEARNED_PREFIX, LEARNED_NAMESPACE)
+
+        self._hypervisor.call(f"write what was learned of the VM {uuid}", act, deadline_s=LEARNED_DEADLINE_S)
+
+    def vms_with_learned(self) -> tuple[str, ...]:
+        """The uuids of all VMs, also of those that do not run, in whose metadata something learned stands."""
+
+        def look(connection: Any) -> tuple[str, ...]:
+            domains = connection.listAllDomains()
+            return tuple(domain.UUIDString() for domain in domains if _has_learned(domain))
+
+        return self._hypervisor.call("look for what was learned of VMs", look)
+
+
+def _set_metadata(domain: Any, text: str | None, prefix: str, namespace: str) -> None:
+    import libvirt
+
+    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0
+    if domain.isPersistent():
+        flags |= libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, prefix, namespace, flags)
+
+
+def _has_learned(domain: Any) -> bool:
+    import libvirt
+
+    for flags, may_have in (
+        (libvirt.VIR_DOMAIN_AFFECT_LIVE, domain.isActive),
+        (libvirt.VIR_DOMAIN_AFFECT_CONFIG, domain.isPersistent),
+    ):
+        # No such element, or a VM that ended meanwhile.
+        with suppress(libvirt.libvirtError):
+            if may_have():
+                domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, LEARNED_NAMESPACE, flags)
+                return True
+    return False
 
 
 def _live(connection: Any, uuid: str) -> Live:

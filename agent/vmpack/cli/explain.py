@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from vmpack.host.messages import Explanation
 
 DESCRIPTION = """\
-Say why a VM has the memory it has: each rule that spoke, the numbers it saw, and what would have
-changed its mind. Asks the running agent about its newest interval; changes nothing."""
+Say why a VM has the memory it has: each rule that spoke, the numbers it saw, what would have changed
+its mind, and what was learned of the VM. Asks the running agent about its newest interval; changes
+nothing."""
 
 EPILOG = """\
 examples:
@@ -32,7 +33,7 @@ examples:
   vmpack explain 1b4e28ba-2fa1-11d2-883f-0016d3cca427 --json
 
 --json: interval, age_s, observe_only, frozen, guest and plan (the records of the journal), reasons
-[{rule, note, numbers, what, change}], outcomes, host_reasons [the same form as reasons].
+[{rule, note, numbers, what, change}], outcomes, host_reasons and learned [the same form as reasons].
 
 exit code: 0 ok, 2 no such VM, 69 no agent answers."""
 
@@ -74,6 +75,7 @@ def record(explanation: Explanation, now_s: float) -> dict[str, Any]:
         "reasons": [_reason_record(reason) for reason in explanation.plan.reasons],
         "outcomes": encode(explanation.outcomes),
         "host_reasons": [_reason_record(reason) for reason in explanation.host_reasons],
+        "learned": [_reason_record(reason) for reason in explanation.learned],
     }
 
 
@@ -97,6 +99,10 @@ def lines(explanation: Explanation, now_s: float) -> list[str]:
     text += ["", "why:"]
     for reason in plan.reasons:
         text += _reason_lines(reason)
+    if explanation.learned:
+        text += ["", "what was learned of it:"]
+        for reason in explanation.learned:
+            text += _reason_lines(reason)
     text += ["", *_outcome_lines(explanation)]
     own = policy_words(guest.policy, explanation.wall_s)
     text.append(f"its own policy: {own}" if own else "its own policy: none, the host's settings hold")
@@ -139,6 +145,9 @@ def _amounts(explanation: Explanation) -> list[tuple[str, str, str]]:
         ("usable", usable, "what it could take without swapping"),
         ("used", used, "what it cannot spare"),
     ]
+    if guest.huge_pages_ratio is not None:
+        share = f"{100 * guest.huge_pages_ratio:.0f} %"
+        amounts.append(("huge", share, "of its memory in the host is huge pages; ballooning splits them"))
     if plan.verdict == "excluded":
         return amounts
     return [

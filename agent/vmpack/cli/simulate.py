@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vmpack.cli import simulate_memory
+from vmpack.cli import simulate_grant, simulate_memory
 from vmpack.errors import UnavailableError
 
 DESCRIPTION = """\
@@ -16,10 +16,12 @@ EPILOG = """\
 examples:
   vmpack simulate memory --generate mixed
   vmpack simulate memory --trace /var/lib/vmpack/history.db --policies vmpack,oracle --overcommit 1.5,2
+  vmpack simulate grant --generate mixed
   vmpack simulate memory --help         traces, policies, what the columns mean
 
 Needs the packages of the extra `replay`: pip install 'vmpack[replay]'."""
 
+_PARTS = {"memory": simulate_memory, "grant": simulate_grant}
 _NEEDED = ("numpy", "pyarrow", "matplotlib")
 
 
@@ -32,13 +34,14 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parts = parser.add_subparsers(dest="part", title="what can be simulated", metavar="WHAT", required=True)
-    simulate_memory.add_parser(parts)
+    for part in _PARTS.values():
+        part.add_parser(parts)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the part. Raises UnavailableError where a package that simulations need is not installed."""
     try:
-        return simulate_memory.run(args)
+        return _PARTS[args.part].run(args)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _NEEDED:
             raise

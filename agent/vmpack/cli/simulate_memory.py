@@ -5,20 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmpack.cli.amounts import duration_s, ratio
+from vmpack.cli.simulate_parts import (
+    add_source,
+    count,
+    factors,
+    progress,
+    seed,
+    trace_of,
+    words,
+    write_text,
+)
 from vmpack.errors import UsageError
-from vmpack.publish.atomic import disk_error
 
 if TYPE_CHECKING:
     from vmpack.replay.contest import Contest
     from vmpack.replay.scores import Row
-    from vmpack.replay.trace import Trace
     from vmpack.replay.world import World
 
 DESCRIPTION = """\
@@ -37,6 +43,12 @@ examples:
 traces (.csv, .csv.gz, .parquet with these columns; history.db of the agent as it is):
   vm, slot, mem_prov_mb, mem_used_mb      slots of 5 minutes, amounts in MiB
   time, vm, nominal_bytes, used_bytes     time in Unix seconds
+or series of libvirt's Prometheus exporters (.json, .prom, .txt, also .gz), of hosts that do not balloon yet:
+  curl -fsS http://PROMETHEUS:9090/api/v1/query_range -o vms.json -d step=60 \\
+    -d start=$(date -d '7 days ago' +%s) -d end=$(date +%s) --data-urlencode \\
+    'query={__name__=~"libvirt_domain_(memory_stats_(available|usable)|info_maximum_memory)_bytes"}'
+  promtool tsdb dump --match='{__name__=~"libvirt_domain_(memory_stats|info)_.*"}' DATA_DIR > vms.prom
+  (more than 11000 moments: several answers, one after the other in one file)
 policies: vmpack (all its stances; vmpack:STANCE is one), static (no ballooning), cloudvamp-fixed, hyperv,
 oracle (knows the future: the unavoidable minimum), and those in tests/benchmarks/rivals where Python finds
 the package tests (in a checkout: PYTHONPATH=. vmpack simulate ...).
@@ -64,27 +76,23 @@ def add_parser(subparsers: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--trace", type=Path, metavar="FILE", help="recorded use of memory")
-    source.add_argument(
-        "--generate", metavar="KIND", help="a made-up one: diurnal, bursts, leaks, batch, peaks, mixed"
-    )
+    add_source(parser)
     add = parser.add_argument
-    add("--policies", type=_words, default=["vmpack"], metavar="A,B|all", help="default vmpack")
-    add("--overcommit", type=_factors, default=[2.0], metavar="X,Y", help="nominals over memory; default 2")
-    add("--demand-scale", type=_factors, default=[1.0], metavar="X,Y", help="use, times this; default 1")
-    add("--vms", type=_count, default=24, metavar="N", help="VMs on the host; default 24")
-    add("--draws", type=_count, default=8, metavar="N", help="default 8; medians want 20")
-    add("--days", type=_count, default=8, metavar="N", help="days to generate; default 8")
-    add("--seed", type=_seed, default=1, metavar="N", help="same seed, same draws; default 1")
+    add("--policies", type=words, default=["vmpack"], metavar="A,B|all", help="default vmpack")
+    add("--overcommit", type=factors, default=[2.0], metavar="X,Y", help="nominals over memory; default 2")
+    add("--demand-scale", type=factors, default=[1.0], metavar="X,Y", help="use, times this; default 1")
+    add("--vms", type=count, default=24, metavar="N", help="VMs on the host; default 24")
+    add("--draws", type=count, default=8, metavar="N", help="default 8; medians want 20")
+    add("--days", type=count, default=8, metavar="N", help="days to generate; default 8")
+    add("--seed", type=seed, default=1, metavar="N", help="same seed, same draws; default 1")
     add("--step", type=duration_s, default=10.0, metavar="TIME", help="between decisions; default 10s")
     add("--ramp", type=duration_s, default=60.0, metavar="TIME", help="a change takes so long; default 60s")
     add("--delay", type=duration_s, default=0.0, metavar="TIME", help="age of guests' reports; default 0s")
     add("--report-period", type=duration_s, default=1.0, metavar="TIME", help="between reports; default 1s")
     add("--without-statistics", type=ratio, default=0.0, metavar="RATIO", help="VMs that never report")
     add("--cache-share", type=ratio, default=0.3, metavar="RATIO", help="page cache of nominal; default 30%%")
-    add("--hot-share", type=ratio, default=0.25, metavar="RATIO", help="of it working set; default 25%%")
-    add("--jobs", type=_count, default=os.cpu_count() or 1, metavar="N", help="processes; default all CPUs")
+    add("--hot-share", type=ratio, default=0.1, metavar="RATIO", help="of it working set; default 10%%")
+    add("--jobs", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default all CPUs")
     add("--json", type=Path, metavar="FILE", help="write the rows")
     add("--plot", type=Path, metavar="FILE", help="draw the first policy's first draw, and all rows")
 
@@ -101,12 +109,12 @@ def run(args: argparse.Namespace) -> int:
         check_kind(args.plot)
     world = _world(args)
     names = list(named(args.policies))
-    contest = Contest(_trace(args), world, args.vms, args.seed)
+    contest = Contest(trace_of(args, 4 * args.vms), world, args.vms, args.seed)
     wanted = matches(names, args.overcommit, args.demand_scale, args.draws)
-    with _progress(len(wanted)) as advance:
+    with progress(len(wanted)) as advance:
         result = rows(contest.play_all(wanted, args.jobs, advance))
     if args.json is not None:
-        _write(args.json, json.dumps(result, indent=2) + "\n")
+        write_text(args.json, json.dumps(result, indent=2) + "\n")
     if args.json != Path("-"):
         _show(contest, result)
     if args.plot is not None:
@@ -134,48 +142,6 @@ def _world(args: argparse.Namespace) -> World:
         delay_s=args.delay,
         silent_ratio=args.without_statistics,
     )
-
-
-def _trace(args: argparse.Namespace) -> Trace:
-    if args.generate is not None:
-        from vmpack.replay.workload import generate
-
-        return generate(args.generate, 4 * args.vms, args.days, args.seed)
-    from vmpack.replay.trace_file import read_trace
-
-    return read_trace(args.trace)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Drawn by hand: a thread of its own would be in the way of the processes that are started meanwhile.
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=total)
-        bar.refresh()
-
-        def advance() -> None:
-            bar.advance(task)
-            bar.refresh()
-
-        yield advance
-
-
-def _write(path: Path, text: str) -> None:
-    if path == Path("-"):
-        sys.stdout.write(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise disk_error("write", path, error) from error
 
 
 def _show(contest: Contest, result: Sequence[Row]) -> None:
@@ -211,32 +177,3 @@ def _show(contest: Contest, result: Sequence[Row]) -> None:
     trace, vms = contest.trace, min(contest.vms, len(contest.trace.names))
     left = f", {trace.left_out} more left out for their gaps" if trace.left_out else ""
     print(f"{vms} VMs a draw, of {len(trace.names)} over {trace.days} days{left}; seed {contest.seed}.")
-
-
-def _words(text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise argparse.ArgumentTypeError("names are wanted, with commas between")
-    return words
-
-
-def _factors(text: str) -> list[float]:
-    try:
-        numbers = [float(word) for word in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0.01 <= number <= 100 for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers from 0.01 to 100 with commas between, as 2,2.5")
-    return numbers
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)

@@ -7,8 +7,9 @@ was seen, so a lasting trouble rings once and not at every glance.
 from __future__ import annotations
 
 from vmpack.decide.brake import reserve_bytes
+from vmpack.decide.demand import GRAIN_BYTES
 from vmpack.decide.sizes import size_table
-from vmpack.model.action import ARRIVED_BYTES
+from vmpack.model.action import ARRIVED_BYTES, SetMemory
 from vmpack.model.glance import Glance, GuestGlance
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.interval import Interval
@@ -21,7 +22,7 @@ def alarm(last: Interval, remembered: Remembered, glance: Glance, settings: Sett
 
     `last` is the newest turn, `remembered` what was known after it.
     """
-    host = _host_alarm(last, glance, settings)
+    host = _host_alarm(last, glance, settings) or _room_alarm(last, glance)
     if host is not None:
         return host
     limits_of = size_table(settings.memory)
@@ -42,6 +43,27 @@ def _host_alarm(last: Interval, glance: Glance, settings: Settings) -> Reason | 
     if available is None or available >= reserve or 4 * available >= 3 * before:
         return None
     return Reason("host_memory_falls", {"available_bytes": available, "before_bytes": before})
+
+
+def _room_alarm(last: Interval, glance: Glance) -> Reason | None:
+    """Have balloons that were not waited for given what others, who still lack it, can be paid with?"""
+    unpaid = freed = 0
+    for outcome in last.outcomes:
+        action, reached = outcome.action, outcome.reached_bytes
+        if (
+            not isinstance(action, SetMemory)
+            or reached is None
+            or outcome.status not in ("partial", "skipped")
+        ):
+            continue
+        if action.grows:
+            got = reached if outcome.status == "skipped" else outcome.asked_bytes
+            unpaid += 0 if got is None else max(0, action.to_bytes - got)
+        elif outcome.status == "partial" and action.uuid in glance.guests:
+            freed += max(0, reached - max(glance.guests[action.uuid].balloon_bytes, action.to_bytes))
+    if not unpaid or freed < GRAIN_BYTES:
+        return None
+    return Reason("room_has_come_free", {"freed_bytes": freed, "unpaid_bytes": unpaid})
 
 
 def _guest_alarm(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vmpack.decide.brake import reserve_bytes
+from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Budget, Remembered, RememberedGuest
 from vmpack.model.settings import HostSettings
@@ -35,21 +36,24 @@ def budget(host: HostSnapshot, settings: HostSettings, silent: Unseen = NOBODY) 
     """
     overhead, vm_rss = silent.overhead_bytes, silent.rss_bytes
     for guest in host.guests:
-        rss = guest.rss_bytes
-        if rss is None:
-            overhead += settings.vm_overhead_bytes
-            continue
-        vm_rss += rss
-        if guest.ram_rss_bytes is None:
-            overhead += max(settings.vm_overhead_bytes, rss - guest.balloon_bytes)
-        else:
-            overhead += max(0, rss - min(guest.ram_rss_bytes, guest.balloon_bytes))
+        vm_rss += guest.rss_bytes or 0
+        overhead += overhead_bytes(guest, settings)
     own = max(0, host.memory_total_bytes - host.memory_available_bytes - vm_rss)
     real = _budget(host.memory_total_bytes, own, overhead, settings)
     if host.pretended_bytes is None:
         return real
     pretended = _budget(host.pretended_bytes, 0, overhead, settings)
     return pretended if pretended.budget_bytes <= real.budget_bytes else real
+
+
+def overhead_bytes(guest: GuestSnapshot, settings: HostSettings) -> int:
+    """What the process of this VM holds beyond the VM's balloon; as configured where it cannot be told."""
+    rss, ram_rss, balloon = guest.rss_bytes, guest.ram_rss_bytes, guest.balloon_bytes
+    if rss is None:
+        return settings.vm_overhead_bytes
+    if ram_rss is None:
+        return max(settings.vm_overhead_bytes, rss - balloon)
+    return max(0, rss - min(ram_rss, balloon))
 
 
 def _budget(capacity: int, own: int, overhead: int, settings: HostSettings) -> Budget:

@@ -48,6 +48,8 @@ class Demand(NamedTuple):
     """Its need grows, or is hidden because it has nothing free: nobody knows how much it will want."""
     blind: bool = False
     """Not even what it wants now is known: it has nothing free and swaps nothing out."""
+    pressed_bytes: int = 0
+    """With less than this it was short of memory, though its minimum is below: it grows there at once."""
 
 
 def floor_bytes(guest: GuestSnapshot, known: RememberedGuest, limits: Sizes, braked: bool = False) -> int:
@@ -221,18 +223,23 @@ def _need(
     minimum = bare if least <= bare else _whole_grains(least, floor, most)
     # A rise goes on: one larger step instead of many.
     wanted = _whole_grains(least + elastic + RISES_ON * rise, floor, most)
-    ready = minimum
+    ready, pressed = minimum, 0
     if usual:
         ready = _whole_grains(least + usual, floor, wanted)
     if use.pressed_floor_until_s is not None and now_s < use.pressed_floor_until_s:
         pressed_floor = min(use.pressed_floor_bytes, most)
+        if pressed_floor > wanted and rule == "use_plus_headroom":
+            rule = "guest_was_pressed"
+            numbers["pressed_floor_bytes"] = pressed_floor
         ready, wanted = max(ready, pressed_floor), max(wanted, pressed_floor)
+        pressed = pressed_floor
     if not fresh:
         rule = "statistics_are_old"
         balloon = guest.balloon_bytes
         bare, minimum, wanted = max(bare, balloon), max(minimum, balloon), max(wanted, balloon)
         ready = max(ready, balloon)
-    return Demand(floor, minimum, wanted, shares, True, Reason(rule, numbers), bare, ready, hungry, blind)
+    reason = Reason(rule, numbers, use.pressed_by if rule == "guest_was_pressed" else "")
+    return Demand(floor, minimum, wanted, shares, True, reason, bare, ready, hungry, blind, pressed)
 
 
 def _elastic(guest: GuestSnapshot, use: LearnedUse, rules: Stance) -> tuple[int, int, int]:

@@ -13,9 +13,13 @@ _WORDS: dict[str, tuple[str, str]] = {
         "another floor or headroom for this VM (vmpack policy), or other use inside the guest",
     ),
     "guest_is_pressed": (
-        "it swapped in or faulted hard a moment ago, so its elastic headroom of {elastic_headroom_bytes} is "
-        "kept for certain and added once more; it uses {used_bytes}",
-        "a quiet time without swap-in and major faults",
+        "it swapped in a moment ago, so headroom is kept for certain and added once more; it uses "
+        "{used_bytes}",
+        "a quiet time without swap-in",
+    ),
+    "guest_was_pressed": (
+        "with a smaller balloon {note}, so it wants {pressed_floor_bytes} for a while; it uses {used_bytes}",
+        "half an hour or more without that, then the smaller size is tried again",
     ),
     "guest_has_no_free_memory": (
         "it has no free memory, so its true need is hidden and it gets a large step at once; "
@@ -114,6 +118,41 @@ _WORDS: dict[str, tuple[str, str]] = {
         "it is asked again later",
         "a balloon driver that answers (is the guest hung?)",
     ),
+    # What was learned of a VM.
+    "learned_rises": (
+        "its use rises by about {rise_bytes} or more within {interval_s} some {per_day} times a day (known "
+        "for {known_s}); {kept_bytes} are kept for that (stance {note})",
+        "another stance (memory.stance), or time: a rise counts half a day later",
+    ),
+    "learned_lately": (
+        "its use rose by about {rise_bytes} or more within {interval_s}, {times} times in the {known_s} "
+        "since its first rise; {kept_bytes} are kept for that (stance {note})",
+        "another stance (memory.stance), or time: a rise counts half a day later",
+    ),
+    "learned_seldom": (
+        "it rises seldom: some {per_day} times a day by 1 MiB or more within {interval_s}, {largest_bytes} "
+        "at most (known for {known_s}); nothing is kept for that (stance {note})",
+        "more rises, or another stance (memory.stance)",
+    ),
+    "learned_pressed": (
+        "{note} when it had less ({times} times in a row): {kept_bytes} are kept for {left_s} more, and "
+        "twice as long the next time",
+        "time without it, or another stance (memory.stance)",
+    ),
+    "learned_floor": (
+        "its balloon stopped at {kept_bytes}: it is not asked for less for {left_s} more",
+        "time (memory.learned_floor_s)",
+    ),
+    "learned_kills": (
+        "its guest killed a process for want of memory while it was packed ({times} times lately): it keeps "
+        "its nominal of {kept_bytes} for {left_s} more",
+        "time (memory.kill_floor_s)",
+    ),
+    "learned_elsewhere": (
+        "what was learned of it before it came here is taken up with its first report",
+        "its first report",
+    ),
+    "learned_nothing": ("nothing yet: it was never seen to rise by 1 MiB or more within {interval_s}", ""),
     # Giving back.
     "released": ("it gets back all that was promised: {nominal_bytes}", "nothing; that is what release does"),
     "release_does_not_fit": (
@@ -125,6 +164,17 @@ _WORDS: dict[str, tuple[str, str]] = {
     "released_when_it_goes_on": (
         "it is not running: it takes what it was given when it goes on",
         "resuming or starting the VM",
+    ),
+    # NUMA nodes.
+    "nodes_are_full": (
+        "its memory is bound to NUMA node {note}, where all VMs so bound may have {node_budget_bytes} and "
+        "want {wanted_bytes}; what is free elsewhere does not help it",
+        "less use by what else runs there, other bounds (virsh numatune), or migrating a VM",
+    ),
+    "nodes_not_kept_apart": (
+        "VMs are bound to NUMA node {note}, and others to a part of these: only the host's budget holds for "
+        "them",
+        "bounds that do not overlap (virsh numatune)",
     ),
     # The host.
     "host_runs_short": (
@@ -140,6 +190,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "the guest of {note} took memory back by itself: {balloon_bytes} instead of {expected_bytes}",
         "less use inside the guest",
     ),
+    "room_has_come_free": (
+        "VMs that lack {unpaid_bytes} can be paid with the {freed_bytes} that shrinking balloons have given",
+        "nothing; it comes with the next turn",
+    ),
     "need_rises_fast": (
         "free memory in the guest of {note} fell from {before_bytes} to {usable_bytes}",
         "less use inside the guest",
@@ -153,9 +207,11 @@ _WORDS: dict[str, tuple[str, str]] = {
         "stopping or migrating a VM, lower floors, or more memory in the host",
     ),
     "offer": (
-        "of a budget of {budget_bytes} the VMs want {wanted_bytes}, {growth_reserve_bytes} are for growth, "
-        "{claimed_bytes} are claimed",
-        "less use in the guests, or fewer claims",
+        "of a budget of {budget_bytes} the VMs need {needed_bytes} (of that {newcomers_bytes} are nominals "
+        "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, "
+        "passed with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
+        "less or steadier use in the guests, fewer claims, a larger offer.bound_ratio, or a cloud that "
+        "reacts sooner (offer.reaction_s)",
     ),
 }
 
@@ -170,11 +226,20 @@ _EXCLUSIONS = {
     "dedicated_cpus": "it has CPUs of its own: its owner paid for undisturbed performance",
 }
 
+_STRAINS = {
+    "faults": "it swapped in or faulted hard",
+    "before": "it had too little, before it came here or this agent began,",
+    "refaults": "it read again from its disk what it had just lost from its page cache",
+    "allocation_stalls": "programs in it had to free memory before they got any",
+    "stalled": "programs in it stood still for want of memory",
+}
+
 
 def words(reason: Reason) -> tuple[str, str]:
     """What happened, and what would have changed it. A rule without words is shown by its name."""
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
-    note = _EXCLUSIONS.get(reason.note, reason.note)
+    known = _STRAINS if reason.rule in ("guest_was_pressed", "learned_pressed") else _EXCLUSIONS
+    note = known.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
     return what.format_map(_Shown(shown, note=note)), change
 

@@ -5,12 +5,14 @@ Called once per guest and interval by decide.memory; every lasting observation g
 
 from __future__ import annotations
 
+from vmpack.decide.lesson import fitting, kills_taken_up, taken_up
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import STANCES
+from vmpack.decide.strain import strain
 from vmpack.decide.volatility import JUDGE_EVERY_S, SMALLEST_BYTES, learned
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
-from vmpack.model.plan import LearnedUse, RememberedGuest, Rises
+from vmpack.model.plan import LearnedUse, RememberedGuest
 from vmpack.model.settings import MemorySettings
 from vmpack.units import KIB, MIB
 
@@ -84,7 +86,7 @@ def learn(
     (
         _, _, was_balloon, changed_s, awake_since_s, calm_since_s, use, target, asked_s, safe, stands_since_s,
         stood_at, floor, floor_until_s, period_before_s, period_set_s, _, kills_told, kills, killed_s,
-        kill_floor_until_s,
+        kill_floor_until_s, carried,
     ) = before  # fmt: skip
     balloon = guest.balloon_bytes
     settles = True
@@ -111,11 +113,13 @@ def learn(
     if guest.oom_kills is not None or kill_floor_until_s is not None:
         kills, killed_s, kill_floor_until_s = _learn_kills(guest, before, now_s, settings)
         kills_told = kills_told if guest.oom_kills is None else guest.oom_kills
+    use = _learn_use(guest, use, changed_s if settles else now_s, now_s, limits, settings)
+    if carried is not None and use is not None:
+        use, carried = taken_up(use, carried, now_s, STANCES[settings.stance].rises_per_day), None
     return RememberedGuest(
-        guest.name, guest.nominal_bytes, balloon, changed_s, awake_since_s, calm_since_s,
-        _learn_use(guest, use, changed_s if settles else now_s, now_s, limits, settings),
+        guest.name, guest.nominal_bytes, balloon, changed_s, awake_since_s, calm_since_s, use,
         target, asked_s, safe, stands_since_s, stood_at, floor, floor_until_s, period_before_s, period_set_s,
-        guest.rss_bytes, kills_told, kills, killed_s, kill_floor_until_s,
+        guest.rss_bytes, kills_told, kills, killed_s, kill_floor_until_s, carried,
     )  # fmt: skip
 
 
@@ -172,8 +176,13 @@ def _kill_floor_s(kills: int, settings: MemorySettings) -> float:
 
 
 def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
-    """A guest seen for the first time: its last report, however old, is taken to fit its balloon."""
+    """A guest seen for the first time: its last report, however old, is taken to fit its balloon.
+
+    What was learned of it elsewhere comes with it.
+    """
     sampled_s = now_s if guest.stats is None else guest.stats.sampled_s
+    carried = fitting(guest.learned, guest.nominal_bytes, now_s)
+    kills, killed_s, kill_floor_until_s = kills_taken_up(carried, now_s)
     return RememberedGuest(
         guest.name,
         guest.nominal_bytes,
@@ -181,6 +190,10 @@ def _unknown(guest: GuestSnapshot, now_s: float) -> RememberedGuest:
         balloon_changed_s=sampled_s - REPORT_LAG_S,
         awake_since_s=now_s,
         calm_since_s=now_s,
+        kills_seen=kills,
+        killed_s=killed_s,
+        kill_floor_until_s=kill_floor_until_s,
+        carried=carried,
     )
 
 
@@ -201,13 +214,15 @@ def _learn_use(
         used, kernel, counts = _use(guest, stats, None, available, True)
         return LearnedUse(
             sampled_s, used, kernel, available, counts, 0.0, sampled_s, used,
-            _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None, float(used),
-            0.0, swapped_bytes=_swapped(stats),
+            _hidden_need(guest, stats, None, limits), stats.swap_in_bytes, stats.major_faults, None,
+            float(used), 0.0, swapped_bytes=_swapped(stats), kernel=guest.kernel,
+            kernel_balloon_bytes=guest.balloon_bytes,
         )  # fmt: skip
     # Taken apart at once: one by one the fields of a named tuple cost twice the time.
     (
         was_s, was_used, _, peak, _, fading, anchor_s, anchor_used, _, was_swap_in, was_faults,
         pressed_until_s, mean, variance, rises, floor, floor_until_s, presses, swapped,
+        counted, counted_balloon, pressed_by,
     ) = before  # fmt: skip
     seconds = sampled_s - was_s
     if seconds < SAME_REPORT_S:
@@ -225,10 +240,15 @@ def _learn_use(
     swaps = _many(stats.swap_in_bytes, was_swap_in, SWAP_IN_PRESSED_BYTES_PER_S * seconds)
     if swaps:
         pressed_until_s = now_s + settings.calm_s
-    if swaps or (
-        _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds)
-        and STANCES[settings.stance].heeds_faults
-    ):
+    by = "faults" if swaps else ""
+    if not by and _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds):
+        by = "faults" if STANCES[settings.stance].heeds_faults else ""
+    told = guest.kernel
+    if told is not None and (counted is None or told.sampled_s != counted.sampled_s):
+        by = by or strain(guest, stats, before, changed_s, STANCES[settings.stance].heeds_faults)
+        counted, counted_balloon = told, guest.balloon_bytes
+    if by:
+        pressed_by = by
         floor, floor_until_s, presses = _pressed_floor(guest, before, True, now_s, limits)
     elif floor_until_s is not None:
         floor, floor_until_s, presses = _pressed_floor(guest, before, False, now_s, limits)
@@ -241,19 +261,20 @@ def _learn_use(
     if hidden is None:
         swapped = _swapped(stats)
     return LearnedUse(
-        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used, hidden, stats.swap_in_bytes, stats.major_faults, pressed_until_s,
+        sampled_s, used, kernel, peak, counts, rise, anchor_s, anchor_used, hidden,
+        stats.swap_in_bytes, stats.major_faults, pressed_until_s,
         mean + weight * off, (1 - weight) * (variance + weight * off * off),
-        rises, floor, floor_until_s, presses, swapped,
+        rises, floor, floor_until_s, presses, swapped, counted, counted_balloon, pressed_by,
     )  # fmt: skip
 
 
 def _pressed_floor(
     guest: GuestSnapshot, before: LearnedUse, pressed: bool, now_s: float, limits: Sizes
 ) -> tuple[int, float | None, int]:
-    """What it wants because it swapped in or faulted hard when it had less; until when; how often in a row.
+    """What it wants because it was pressed when it had less; until when; how often in a row.
 
-    Page cache that is used counts as free, and only faults tell of it. The size is tried again after a while
-    that doubles each time.
+    Page cache that is used counts as free, and only faults and its kernel tell of it. The size is tried again
+    after a while that doubles each time.
     """
     floor, until_s, presses = before.pressed_floor_bytes, before.pressed_floor_until_s, before.presses
     if not pressed or guest.balloon_bytes >= guest.nominal_bytes:

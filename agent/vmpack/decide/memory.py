@@ -16,19 +16,19 @@ from vmpack.decide.brake import brake, relief
 from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import GRAIN_BYTES, demand
 from vmpack.decide.learn import is_stuck, learn
-from vmpack.decide.offer import offer
+from vmpack.decide.node_budget import NodePool, divide_by_node, node_pools, over_bytes
+from vmpack.decide.offer import learned_rises, offer
 from vmpack.decide.report_period import set_period, wanted_period_s
+from vmpack.decide.scarcity import migration_wanted, scarce_intervals
 from vmpack.decide.seat import Seat
 from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import stance
-from vmpack.decide.targets import divide
 from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory, SetStatsPeriod
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import (
     GuestPlan,
     GuestVerdict,
-    MigrationWanted,
     Plan,
     Reason,
     Remembered,
@@ -40,8 +40,6 @@ PAYS = "pays_for_others"
 NO_GROWTH = "balloon_does_not_grow"
 OVERTAKEN = "need_overtook_the_shrink"
 STOPPED_SHORT = "balloon_stopped_short"
-SAME_INTERVAL_RATIO = 0.8
-"""Two turns less than this part of an interval apart are one interval."""
 ASK_AGAIN_S = 30.0
 """A guest that does not take the memory it was given is not asked again before this."""
 
@@ -63,19 +61,22 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     claimed_bytes = _claimed(snapshot)
     kept_bytes = silent.held_bytes + sum(seat.held_bytes for seat in seats if not seat.need.movable)
     spendable = money.budget_bytes - kept_bytes
-    targets, scarce = divide(seats, spendable, claimed_bytes, braked is not None)
+    pools, node_reasons = node_pools(seats, snapshot, settings.host)
+    division = divide_by_node(seats, pools, spendable, claimed_bytes, braked is not None)
+    targets, scarce = division.targets, division.scarce
     room = money.budget_bytes - silent.held_bytes - sum(seat.held_bytes for seat in seats)
     spare = _spare(seats, targets, remembered, now_s)
-    moves = _moves(seats, targets, room, spare, now_s, rules, braked is not None)
+    moves = _moves(seats, targets, pools, room, spare, now_s, rules, braked is not None)
     actions = _actions(seats, moves, rules)
     guests = tuple(
-        _guest_plan(seat, target, moves.get(seat.guest.uuid))
-        for seat, target in zip(seats, targets, strict=True)
+        _guest_plan(seat, target, moves.get(seat.guest.uuid), division.bounds.get(place))
+        for place, (seat, target) in enumerate(zip(seats, targets, strict=True))
     )
-    scarcity, scarce_s = _scarcity(remembered, scarce, now_s, rules)
+    scarcity, scarce_s = scarce_intervals(remembered, scarce, now_s, rules)
     learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent.known}
-    reasons = _host_reasons(room, scarce, seats, braked)
-    offered = offer(snapshot, guests, learned, money, kept_bytes, claimed_bytes, settings.offer)
+    reasons = (*_host_reasons(room, scarce, seats, braked), *node_reasons)
+    rises = learned_rises(snapshot, remembered.guests, learned, remembered.rises, settings.offer)
+    offered = offer(snapshot, guests, rises, money, kept_bytes, claimed_bytes, settings.offer)
     return Plan(
         actions=actions,
         room_bytes=room,
@@ -83,8 +84,8 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
         budget=money,
         offer=offered if braked is None else replace(offered, memory_bytes=0),
         reasons=reasons,
-        migration=_migration(seats, spendable, scarcity, rules),
-        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s, spare, now_s),
+        migration=migration_wanted(seats, spendable, division.lacking_bytes, scarcity, rules),
+        remembered=Remembered(learned, scarcity, scarce_s, braked_until_s, spare, now_s, rises),
     )
 
 
@@ -99,16 +100,6 @@ def _braked(
     if until_s is not None and snapshot.time_s < until_s:
         return relief(snapshot, settings.host), until_s
     return None, None
-
-
-def _scarcity(
-    remembered: Remembered, scarce: bool, now_s: float, rules: MemorySettings
-) -> tuple[tuple[bool, ...], float]:
-    """The last intervals with this one; a turn within the same interval only brings its entry up to date."""
-    begun_s = remembered.scarce_s
-    if begun_s is not None and remembered.scarce and now_s - begun_s < SAME_INTERVAL_RATIO * rules.interval_s:
-        return (*remembered.scarce[:-1], scarce), begun_s
-    return (*remembered.scarce, scarce)[-rules.scarcity_window :], now_s
 
 
 def remember(decided: Plan, outcomes: Sequence[Outcome], now_s: float) -> Remembered:
@@ -203,6 +194,7 @@ def _spare(
 def _moves(
     seats: Sequence[Seat],
     targets: Sequence[int],
+    pools: Sequence[NodePool],
     room: int,
     spare: Mapping[str, float],
     now_s: float,
@@ -223,8 +215,11 @@ def _moves(
             owed += target - seat.held_bytes
     if braked:
         owed = sum(max(0, seat.held_bytes - target) for seat, target in zip(seats, targets, strict=True))
-    if owed > 0:
-        _take(seats, targets, owed, moves)
+    for pool in pools:
+        members, sizes = [seats[place] for place in pool.places], [targets[place] for place in pool.places]
+        grown = sum(moves[s.guest.uuid].to_bytes - s.held_bytes for s in members if s.guest.uuid in moves)
+        owed -= _take(members, sizes, over_bytes(pool, seats) + grown, moves)
+    _take(seats, targets, owed, moves)
     price = rules.calm_s * sum(seat.guest.nominal_bytes for seat in seats) / max(1, len(seats))
     for seat, target in zip(seats, targets, strict=True):
         if seat.need.movable and seat.guest.uuid not in moves:
@@ -241,29 +236,35 @@ def _grows(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> bool
     known = seat.known
     if is_stuck(known, now_s, rules) and known.asked_s is not None and now_s - known.asked_s < ASK_AGAIN_S:
         return False
-    return held < seat.need.minimum_bytes or target - held > seat.band_bytes
+    if held < seat.need.minimum_bytes or held < seat.need.pressed_bytes <= target:
+        return True
+    # Where comfort is short, targets lie below what is wanted: half of it is still given.
+    return held < seat.need.minimum_bytes + seat.band_bytes and 2 * (target - held) > seat.band_bytes
 
 
-def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> None:
-    """Take from those with the most above their target until `owed` bytes are found.
+def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> int:
+    """Take from those with the most above their target until `owed` bytes are found; what was taken.
 
     Whoever pays, pays a step at least: an order costs the same, and what is too much pays for the next one.
     """
-    above = sorted(
-        (
-            (seat.held_bytes - target, seat)
-            for seat, target in zip(seats, targets, strict=True)
-            if seat.need.movable and target < seat.held_bytes
-        ),
-        key=lambda entry: (-entry[0], entry[1].guest.uuid),
-    )
-    for spare, seat in above:
-        if owed <= 0:
-            return
-        taken = min(spare, max(-(-owed // GRAIN_BYTES) * GRAIN_BYTES, seat.limits.step_bytes))
-        owed -= taken
+    if owed <= 0:
+        return 0
+    above = []
+    for seat, target in zip(seats, targets, strict=True):
+        planned = moves.get(seat.guest.uuid)
+        size = seat.held_bytes if planned is None else planned.to_bytes
+        if seat.need.movable and target < size:
+            above.append((size - target, size, seat))
+    above.sort(key=lambda entry: (-entry[0], entry[2].guest.uuid))
+    found = 0
+    for spare, size, seat in above:
+        if owed <= found:
+            break
+        taken = min(spare, max(-(-(owed - found) // GRAIN_BYTES) * GRAIN_BYTES, seat.limits.step_bytes))
+        found += taken
         numbers = {"spare_bytes": spare, "taken_bytes": taken, "wanted_bytes": seat.need.wanted_bytes}
-        moves[seat.guest.uuid] = _Move(seat.held_bytes - taken, Reason(PAYS, numbers))
+        moves[seat.guest.uuid] = _Move(size - taken, Reason(PAYS, numbers))
+    return found
 
 
 def _calm_move(
@@ -299,7 +300,9 @@ def _calm_move(
             balloon, Reason("not_calm_yet", numbers | {"calm_s": round(calm_s, 1), "needed_s": rules.calm_s})
         )
     if spare < price:
-        return _Move(balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)}))
+        return _Move(
+            balloon, Reason("saves_too_little_yet", numbers | {"paid_pct": round(100 * spare / price)})
+        )
     if known.asked_s is not None and now_s - known.asked_s < rules.interval_s / 2:
         return _Move(balloon, Reason("moved_just_now", numbers))
     to = max(target, balloon - seat.limits.step_bytes)
@@ -342,7 +345,7 @@ def _actions(
     return (*periods, *(entry[2] for entry in sorted(shrinks)), *(entry[2] for entry in sorted(grows)))
 
 
-def _guest_plan(seat: Seat, target: int, move: _Move | None) -> GuestPlan:
+def _guest_plan(seat: Seat, target: int, move: _Move | None, bound: Reason | None) -> GuestPlan:
     guest, need = seat.guest, seat.need
     verdict: GuestVerdict = "hold"
     reasons: tuple[Reason, ...] = (need.reason,)
@@ -355,6 +358,8 @@ def _guest_plan(seat: Seat, target: int, move: _Move | None) -> GuestPlan:
             verdict = "shrink"
         if move.reason is not need.reason:
             reasons = (need.reason, move.reason)
+    if bound is not None:
+        reasons = (*reasons, bound)
     return GuestPlan(
         guest.uuid,
         guest.name,
@@ -379,16 +384,3 @@ def _host_reasons(
         lacking = sum(max(0, seat.need.minimum_bytes - seat.guest.balloon_bytes) for seat in seats)
         reasons.append(Reason("host_is_scarce", {"lacking_bytes": lacking}))
     return tuple(reasons)
-
-
-def _migration(
-    seats: Sequence[Seat], spendable: int, scarcity: Sequence[bool], rules: MemorySettings
-) -> MigrationWanted | None:
-    """Asked for only when ballooning has not cured the shortage in k of the last n intervals."""
-    if sum(scarcity) < rules.scarcity_intervals or not scarcity[-1]:
-        return None
-    movable = [seat for seat in seats if seat.need.movable]
-    starving = tuple(
-        seat.guest.name for seat in movable if seat.guest.balloon_bytes < seat.need.minimum_bytes
-    )
-    return MigrationWanted(sum(seat.need.minimum_bytes for seat in movable) - spendable, starving)

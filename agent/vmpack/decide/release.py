@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from vmpack.decide.budget import budget, unseen
 from vmpack.decide.demand import ceiling_bytes
 from vmpack.decide.learn import learn
+from vmpack.decide.node_budget import NodePool, node_pools
 from vmpack.decide.offer import offer
 from vmpack.decide.report_period import give_back_period
 from vmpack.decide.share import fill
@@ -46,7 +48,8 @@ def plan_release(
     silent = unseen(snapshot, remembered, settings.host)
     money = budget(snapshot, settings.host, silent)
     room = money.budget_bytes - silent.held_bytes - sum(place.held_bytes for place in places)
-    targets = _targets(places, room, settings.memory.shares)
+    pools, _ = node_pools(places, snapshot, settings.host)
+    targets = _targets(places, pools, room, settings.memory.shares)
     plans = tuple(_guest_plan(place, target) for place, target in zip(places, targets, strict=True))
     known = {place.guest.uuid: place.known for place in places}
     return Plan(
@@ -54,7 +57,7 @@ def plan_release(
         room_bytes=room,
         guests=plans,
         budget=money,
-        offer=offer(snapshot, plans, known, money, silent.held_bytes, 0, settings.offer),
+        offer=offer(snapshot, plans, remembered.rises, money, silent.held_bytes, 0, settings.offer),
         reasons=(),
         migration=None,
         remembered=replace(remembered, guests={**known, **silent.known}),
@@ -76,11 +79,22 @@ def _place(
     return _Place(guest, known, held, max(held, guest.nominal_bytes) if guest.uuid in uuids else None)
 
 
-def _targets(places: list[_Place], room: int, shares: int) -> list[int]:
-    """What each VM gets: all of what it is to have, or its fair part."""
+def _targets(places: list[_Place], pools: Sequence[NodePool], room: int, shares: int) -> list[int]:
+    """What each VM gets: all of what it is to have, or its fair part of the host and of its nodes."""
     least = [place.held_bytes for place in places]
     most = [place.held_bytes if place.most_bytes is None else place.most_bytes for place in places]
-    return fill(room + sum(least), least, most, [place.guest.policy.shares or shares for place in places])
+    weights = [place.guest.policy.shares or shares for place in places]
+    for pool in pools:
+        there = pool.places
+        sizes = fill(
+            pool.budget_bytes,
+            [least[i] for i in there],
+            [most[i] for i in there],
+            [weights[i] for i in there],
+        )
+        for i, size in zip(there, sizes, strict=True):
+            most[i] = size
+    return fill(room + sum(least), least, most, weights)
 
 
 def _orders(places: list[_Place], targets: list[int]) -> list[SetMemory]:

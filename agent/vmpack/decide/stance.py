@@ -1,4 +1,4 @@
-"""How bold the host packs: what each stance keeps for guests beyond what they use. Chosen by memory.stance."""
+"""How boldly the host packs: what each stance keeps for guests beyond what they use (memory.stance)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmpack.units import MIB
 
 
 class Stance(NamedTuple):
-    """One stance. Measured on recorded and generated workloads: `vmpack simulate memory --policies vmpack`."""
+    """One stance. What it comes to, on any workload: `vmpack simulate memory --policies vmpack`."""
 
     rises_per_day: float
     """How often a VM may rise, within one interval, by more than is kept for it."""
@@ -27,7 +27,7 @@ class Stance(NamedTuple):
 STANCES: dict[StanceName, Stance] = {
     "safe": Stance(0.05, 1.5, 0.15, 32 * MIB, 0.10, True),
     "balanced": Stance(2.0, 1.2, 0.10, 32 * MIB, 0.0, True),
-    "dense": Stance(10.0, 1.0, 0.05, 16 * MIB, 0.0, False),
+    "dense": Stance(20.0, 1.0, 0.03, 16 * MIB, 0.0, False),
 }
 
 

@@ -38,12 +38,18 @@ def divide(seats: Sequence[Seat], spendable: int, claimed: int, braked: bool) ->
 
 
 def _comforted(movable: Sequence[Seat], total: int, shares: Sequence[int]) -> list[int]:
-    """What each gets when every minimum fits, but not all comfort: first the room for its usual rises."""
+    """What each gets when every minimum fits, but not all comfort: first the room for its usual rises.
+
+    With equal shares everybody gets the same part of what is kept for its rises, however large it is itself.
+    """
     minimum = [seat.need.minimum_bytes for seat in movable]
     ready = [seat.need.ready_bytes for seat in movable]
+    certain, most = minimum, ready
     if sum(ready) <= total:
-        return fill(total, ready, [seat.need.wanted_bytes for seat in movable], shares)
-    return fill(total, minimum, ready, shares)
+        certain, most = ready, [seat.need.wanted_bytes for seat in movable]
+    room = [upper - lower for lower, upper in zip(certain, most, strict=True)]
+    given = fill(total - sum(certain), [0] * len(room), room, shares)
+    return [size + more for size, more in zip(certain, given, strict=True)]
 
 
 def _divided(movable: Sequence[Seat], spendable: int, shares: Sequence[int]) -> list[int]:

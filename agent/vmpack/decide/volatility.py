@@ -66,13 +66,24 @@ def _weight(rises: Rises, now_s: float) -> float:
     return math.exp2(min((now_s - rises.epoch_s) / HALF_LIFE_S, _MOST_DOUBLINGS))
 
 
+def _known_days(rises: Rises, now_s: float) -> float:
+    """For how long it is known, with faded days."""
+    return (1.0 - math.exp2((rises.since_s - now_s) / HALF_LIFE_S)) * STEADY_DAYS
+
+
+def times(rises: Rises, least_bytes: int, now_s: float) -> tuple[float, float]:
+    """How often it rose by about so much or more, old times faded; and how often that is in a day."""
+    first = round(PER_OCTAVE * math.log2(max(least_bytes, MIB) / MIB))
+    found = sum(rises.counts[first:]) / _weight(rises, now_s)
+    return found, found / max(_known_days(rises, now_s), 1e-6)
+
+
 def usual_bytes(rises: Rises, per_day: float, now_s: float) -> int:
     """The smallest size that rises pass at most `per_day` times a day, as far as is known; at least 0.
 
     A guest that is known for a part of a day is judged by that part: then its largest rise counts.
     """
-    known_days = (1.0 - 2.0 ** ((rises.since_s - now_s) / HALF_LIFE_S)) * STEADY_DAYS
-    allowed = per_day * known_days * _weight(rises, now_s)
+    allowed = per_day * _known_days(rises, now_s) * _weight(rises, now_s)
     passed = 0.0
     for size in range(len(rises.counts) - 1, -1, -1):
         passed += rises.counts[size]

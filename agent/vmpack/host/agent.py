@@ -95,7 +95,7 @@ class Agent:
         parts.hypervisor.watch("BALLOON_CHANGE", lambda _uuid: self._look_now())
         with ExitStack() as at_end:
             at_end.callback(parts.hypervisor.close)
-            at_end.callback(parts.guest_kills.close)
+            at_end.callback(parts.kernels.close)
             at_end.callback(parts.gpus.close)
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
             identity = self._identity(parts.hypervisor)
@@ -181,6 +181,7 @@ class Agent:
             remembered=parts.state.remembered(),
             save=parts.state.save,
             about=about,
+            keep_learned=parts.lessons.keep,
             after_turn=self._tell_manager,
             quiet_line_every=self._quiet_line_every,
         )
@@ -290,5 +291,6 @@ def _service(loop: Loop, parts: Parts, publisher: Publisher) -> HostService:
         decision=parts.decision,
         release=parts.release,
         state=parts.state,
+        lessons=parts.lessons,
         metrics=publisher.metrics,
     )

@@ -102,12 +102,14 @@ class Loop:
         remembered: Remembered,
         save: Callable[[Remembered], None],
         about: AgentStatus,
+        keep_learned: Callable[[HostSnapshot, Remembered], None] = lambda _snapshot, _remembered: None,
         after_turn: Callable[[AgentStatus], None] = lambda _status: None,
         quiet_line_every: int | None = None,
     ) -> None:
         """`about` is the status before the first turn; `quiet_line_every`: a line per so many quiet turns.
 
         `glance` is a cheap look between turns; without it there are no early turns but by `wake`.
+        `keep_learned` may write what was learned of VMs where it goes with them; it never raises.
         """
         self.lock = threading.RLock()
         self.settings = settings
@@ -122,6 +124,7 @@ class Loop:
         self._decision = decision
         self._save = save
         self._status = about
+        self._keep_learned = keep_learned
         self._after_turn = after_turn
         self._quiet_line_every = quiet_line_every
         self._quiet_turns = 0
@@ -151,6 +154,8 @@ class Loop:
             self._status = dataclasses.replace(self._status, last_error=None, interval=interval)
             self._publisher.publish(interval, before, settings, self._status, took_s)
             self._report(interval, took_s)
+            if allowed:
+                self._keep_learned(snapshot, self.remembered)
             return interval
 
     def attempt(self) -> bool:

@@ -28,6 +28,8 @@ class Explanation:
     outcomes: tuple[Outcome, ...]
     """What was done to this VM in that interval."""
     host_reasons: tuple[Reason, ...]
+    learned: tuple[Reason, ...] = ()
+    """What was learned of this VM, and what is kept for it."""
 
 
 @dataclass(frozen=True, slots=True)

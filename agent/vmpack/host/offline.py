@@ -41,6 +41,8 @@ def release_offline(config: Config, vm: str | None) -> GivenBack:
             held = dataclasses.replace(guest.policy, hold_until_s=FOR_EVER_S)
             parts.driver.write_policy(guest.uuid, held)
         given, remembered = parts.release.carry_out(parts.state.remembered(), config.settings, uuids)
+        if vm is None:
+            parts.lessons.forget_all()
         _try_to_keep(lambda: parts.state.save(remembered))
         return given
 

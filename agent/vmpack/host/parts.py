@@ -15,6 +15,7 @@ from vmpack.decide.alarm import alarm
 from vmpack.decide.memory import plan, remember
 from vmpack.decide.release import plan_release
 from vmpack.host.intent import FirstRemembered
+from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Actuator, Decision
 from vmpack.host.release import Release
 from vmpack.host.state import State
@@ -22,21 +23,22 @@ from vmpack.hypervisor import Hypervisor
 from vmpack.model.gpu_selection import GpuSelection
 from vmpack.observe.glance import Glancer
 from vmpack.observe.gpu import GpuReader
-from vmpack.observe.guest_kills import GuestKills
+from vmpack.observe.guest_kernels import GuestKernels
 from vmpack.observe.source import HostSource
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One host's parts; `close()` of the hypervisor, guest_kills and gpus ends them."""
+    """One host's parts; `close()` of the hypervisor, kernels and gpus ends them."""
 
     hypervisor: Hypervisor
     state: State
     source: HostSource
     glancer: Glancer
-    guest_kills: GuestKills
+    kernels: GuestKernels
     gpus: GpuReader
     driver: LibvirtDriver
+    lessons: Lessons
     actuator: Actuator
     decision: Decision
     release: Release
@@ -45,11 +47,11 @@ class Parts:
 def real_parts(config: Config, *, ask_guests: bool = False, look_at_gpus: bool = False) -> Parts:
     """Put the parts together; nothing is opened or written yet.
 
-    With `ask_guests`, guest agents are asked for OOM kills from the first look until `guest_kills.close()`.
+    With `ask_guests`, guest agents are asked what they lack from the first look until `kernels.close()`.
     With `look_at_gpus`, the configured GPUs are in the snapshots, and held open until `gpus.close()`.
     """
     hypervisor = Hypervisor(config.connect_uri)
-    guest_kills = GuestKills(Hypervisor(config.connect_uri))
+    kernels = GuestKernels(Hypervisor(config.connect_uri))
     gpus = GpuReader(GpuSelection.parse(config.gpu.devices))
     state = State(config.state_dir)
     # A clock of their own that nobody stops: a stopping agent still has memory to give back.
@@ -60,7 +62,7 @@ def real_parts(config: Config, *, ask_guests: bool = False, look_at_gpus: bool =
         pretended_bytes=config.settings.host.memory_bytes,
         frozen=state.frozen,
         claims=state.claims,
-        guest_kills=guest_kills.counts if ask_guests else lambda _uuids: {},
+        kernels=kernels.told if ask_guests else lambda _uuids: {},
         gpus=gpus.read if look_at_gpus else lambda _users: (),
     )
     driver = LibvirtDriver(hypervisor, source.read_again)
@@ -71,9 +73,10 @@ def real_parts(config: Config, *, ask_guests: bool = False, look_at_gpus: bool =
         state=state,
         source=source,
         glancer=Glancer(hypervisor),
-        guest_kills=guest_kills,
+        kernels=kernels,
         gpus=gpus,
         driver=driver,
+        lessons=Lessons(driver),
         actuator=actuator,
         decision=Decision(plan, remember, alarm),
         release=release,

@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vmpack.clock import Clock
+from vmpack.decide.experience import experience
 from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
 from vmpack.host.by_hand import plan_by_hand, refuse_frozen
+from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
 from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
 from vmpack.host.release import Release
@@ -64,6 +66,7 @@ class HostService:
         decision: Decision,
         release: Release,
         state: State,
+        lessons: Lessons,
         metrics: Callable[[], bytes],
     ) -> None:
         self._loop = loop
@@ -74,6 +77,7 @@ class HostService:
         self._decision = decision
         self._release = release
         self._state = state
+        self._lessons = lessons
         self._metrics = metrics
 
     def status(self) -> AgentStatus:
@@ -92,6 +96,7 @@ class HostService:
         plan = next(plan for plan in interval.plan.guests if plan.uuid == guest.uuid)
         mine = tuple(outcome for outcome in interval.outcomes if outcome.action.uuid == guest.uuid)
         snapshot = interval.snapshot
+        known = interval.plan.remembered.guests.get(guest.uuid)
         return Explanation(
             number=interval.number,
             wall_s=snapshot.wall_s,
@@ -101,6 +106,7 @@ class HostService:
             plan=plan,
             outcomes=mine,
             host_reasons=interval.plan.reasons,
+            learned=experience(known, snapshot.time_s, self._loop.settings.memory),
         )
 
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
@@ -111,7 +117,11 @@ class HostService:
         action_until_s, of_owner. Raises UsageError for values out of range.
         """
         with self._loop.lock:
-            guest = find_vm(self._source.observe(), vm)
+            snapshot = self._source.observe()
+            guest = find_vm(snapshot, vm)
+            if changes.get("action_until_s") and not self._loop.status.observe_only and not snapshot.frozen:
+                # Perhaps the VM is about to leave, and nothing can be written then.
+                self._lessons.keep_of(guest, snapshot, self._loop.remembered)
             left = [name for name in guest.policy.of_owner if name not in changes]
             checked = {
                 name: _policy_value(guest, name, value)
@@ -162,6 +172,7 @@ class HostService:
             loop.keep(remembered)
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
             if vm is None:
+                self._lessons.forget_all()
                 loop.attempt()
             return given
 

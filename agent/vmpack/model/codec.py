@@ -219,10 +219,17 @@ def _record(cls: Any) -> Decoder:
 def _added_fields(cls: Any) -> Mapping[str, Any]:
     """The fields that are marked, with their defaults."""
     if dataclasses.is_dataclass(cls):
-        return {field.name: field.default for field in dataclasses.fields(cls) if field.metadata.get("added")}
+        return {
+            field.name: _default(field) for field in dataclasses.fields(cls) if field.metadata.get("added")
+        }
     hints = typing.get_type_hints(cls, include_extras=True)
     marked = [name for name, hint in hints.items() if ADDED in getattr(hint, "__metadata__", ())]
     return {name: cls._field_defaults[name] for name in marked}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def _shown(data: Any) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vmpack.model.codec import ADDED
+from vmpack.model.learned import Learned
 
 RunState = Literal["running", "paused", "other"]
 
@@ -66,6 +67,22 @@ class MemoryStats:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelCounts:
+    """What the guest's own kernel counts of its want of memory since its boot; None: it does not count it."""
+
+    sampled_s: float
+    """When it was asked, on the clock of HostSnapshot.time_s."""
+    refaults: int | None = None
+    """Pages that had to be read again, since they were put out of memory a moment before."""
+    allocation_stalls: int | None = None
+    """How often somebody had to free memory before he got any."""
+    stalled_some_us: int | None = None
+    """How long some task waited for memory (PSI)."""
+    stalled_full_us: int | None = None
+    """How long all that were not idle did."""
+
+
+@dataclass(frozen=True, slots=True)
 class VcpuTime:
     """Counters of one vCPU thread."""
 
@@ -114,6 +131,14 @@ class GuestSnapshot:
     """Parts of the VM's own policy that cannot be meant, in words; the host's defaults hold for them."""
     maximum_bytes: int | None = field(default=None, metadata=ADDED)
     """What the VM was built with, where that is more than nominal: the rest is not its owner's."""
+    learned: Learned | None = field(default=None, metadata=ADDED)
+    """What its metadata say was learned of it; told only while the VM is new to this host's source."""
+    kernel: KernelCounts | None = field(default=None, metadata=ADDED)
+    """None: its guest agent has not told lately."""
+    nodes: tuple[int, ...] = field(default=(), metadata=ADDED)
+    """The NUMA nodes of the host that all of its memory is bound to; empty: it may come from anywhere."""
+    huge_pages_ratio: float | None = field(default=None, metadata=ADDED)
+    """Which part of its resident memory the host mapped as huge pages when that was last measured."""
 
     @property
     def built_bytes(self) -> int:

@@ -36,6 +36,8 @@ class NumaNode:
     number: int
     memory_total_bytes: int
     memory_free_bytes: int
+    memory_cache_bytes: int = field(default=0, metadata=ADDED)
+    """Pages of files and kernel memory that it gives up when it must: as good as free."""
 
 
 @dataclass(frozen=True, slots=True)

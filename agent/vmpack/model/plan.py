@@ -13,6 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from vmpack.model.action import SetMemory, SetStatsPeriod
 from vmpack.model.codec import ADDED
+from vmpack.model.guest import KernelCounts
+from vmpack.model.learned import Learned
 
 GuestVerdict = Literal["grow", "shrink", "hold", "excluded"]
 
@@ -51,12 +53,15 @@ class Offer:
     memory_bytes: int
     packed_bytes: int
     growth_reserve_bytes: int
+    """Kept for what the VMs may need more within the reaction time."""
     claimed_bytes: int
     shortage_probability_ratio: float | None
     """Chance that the VMs' need exceeds the host if all of the offer is taken, within the reaction time."""
     reasons: tuple[Reason, ...]
     gpus: tuple[str, ...] = field(default=(), metadata=ADDED)
     """Idle GPUs and MIG instances: UUIDs, or PCI addresses of those that are set aside for passthrough."""
+    lacking_bytes: int = field(default=0, metadata=ADDED)
+    """What is lacking of the growth reserve, nothing being offered: a VM of this need should leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,48 @@ class Rises(NamedTuple):
     """The same, as seldom as the stance wants it."""
 
 
+class RiseWindow(NamedTuple):
+    """One reaction time that is being watched."""
+
+    begun_s: float
+    level_bytes: int
+    """HostRises.level_bytes when it began; so is the next."""
+    largest_bytes: int
+    together_bytes: int
+    """Extent of the VMs that were there when it began; see decide/host_rises. So is the next."""
+    alone_bytes: int
+    rise_bytes: int = 0
+    """By how much the sum was above its beginning at most."""
+    largest_rise_bytes: int = 0
+    """Of that, what those VMs added that rose most in each interval."""
+
+
+class HostRises(NamedTuple):
+    """How far the use of all VMs together rose within a reaction time. See decide/host_rises."""
+
+    alone: tuple[float, ...]
+    """By size, in quarters of an octave from 1/1024 of the VMs' extent: rises of single VMs, each with its
+    weight."""
+    together: tuple[float, ...]
+    """The same of rises that came of many VMs."""
+    seen: float
+    """Weight of all windows, with those in which nothing rose."""
+    since_s: float
+    epoch_s: float
+    """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2: old ones fade."""
+    last_s: float
+    """The newest interval taken into account."""
+    reaction_s: float
+    """The reaction time that was set."""
+    level_bytes: int
+    """The chained sum of use; only its changes mean something."""
+    largest_bytes: int
+    """The chained sum of what the VM that rose most in each interval rose by."""
+    windows: tuple[RiseWindow, ...]
+    newcomers: Mapping[str, float] = MappingProxyType({})
+    """VMs that nobody knows yet, by uuid: when they were first seen."""
+
+
 class LearnedUse(NamedTuple):
     """What one guest's own reports taught. Times are on HostSnapshot.time_s."""
 
@@ -125,12 +172,18 @@ class LearnedUse(NamedTuple):
     rises: Annotated[Rises | None, ADDED] = None
     """None while it has never risen."""
     pressed_floor_bytes: Annotated[int, ADDED] = 0
-    """At this balloon it swapped in or faulted hard: it wants more than this until `pressed_floor_until_s`."""
+    """What it wants until `pressed_floor_until_s`, since it had too little with a smaller balloon."""
     pressed_floor_until_s: Annotated[float | None, ADDED] = None
     presses: Annotated[int, ADDED] = 0
     """How often it was pressed again soon after that."""
     swapped_bytes: Annotated[int | None, ADDED] = None
     """What it had swapped out, less what it had swapped in, when it last had something free."""
+    kernel: Annotated[KernelCounts | None, ADDED] = None
+    """What its kernel counted when it was last asked; the next answer is compared with it."""
+    kernel_balloon_bytes: Annotated[int, ADDED] = 0
+    """The balloon then."""
+    pressed_by: Annotated[str, ADDED] = ""
+    """What raised the pressed floor last: "faults" (or swap-in), or what decide/strain says."""
 
 
 class RememberedGuest(NamedTuple):
@@ -172,6 +225,8 @@ class RememberedGuest(NamedTuple):
     """When that was last seen."""
     kill_floor_until_s: float | None = None
     """Until then it keeps its nominal for that; None when that is over."""
+    carried: Annotated[Learned | None, ADDED] = None
+    """What it brought from elsewhere, until its first report."""
 
     @property
     def promised_bytes(self) -> int:
@@ -196,6 +251,8 @@ class Remembered:
     """By VM uuid: what it has above its target, times the seconds it has had it."""
     spare_s: float | None = field(default=None, metadata=ADDED)
     """When that was last summed up."""
+    rises: HostRises | None = field(default=None, metadata=ADDED)
+    """None before the first interval."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from typing import Literal
 from vmpack.model.codec import ADDED
 from vmpack.units import MIB
 
-
 StanceName = Literal["safe", "balanced", "dense"]
 
 
@@ -35,7 +34,7 @@ class MemorySettings:
     shares: int = 1000
     dead_band_ratio: float = 0.005
     dead_band_min_bytes: int = 8 * MIB
-    shrink_step_ratio: float = 0.10
+    shrink_step_ratio: float = 0.25
     calm_s: float = 30.0
     silence_s: float = 6.0
     silence_nominal_s: float = 30.0
@@ -48,6 +47,7 @@ class MemorySettings:
 @dataclass(frozen=True, slots=True)
 class OfferSettings:
     reaction_s: float = 60.0
+    bound_ratio: float = field(default=0.01, metadata=ADDED)
     growth_reserve_ratio: float = 0.10
 
 

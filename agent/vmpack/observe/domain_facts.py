@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from vmpack.model.guest import Exclusion, GuestPolicy
+from vmpack.model.learned import Learned
 from vmpack.observe.host import parse_cpu_list
+from vmpack.observe.learned import read_learned
 from vmpack.observe.policy import read_policy
 from vmpack.units import KIB
 
 _BALLOON = "devices/memballoon"
+_BINDING = ("strict", "restrictive")
+"""Modes in which memory comes from these nodes or not at all; libvirt's default is the first."""
 _CONNECTED_AGENT = "devices/channel/target[@name='org.qemu.guest_agent.0'][@state='connected']"
 
 
@@ -38,6 +42,12 @@ class DomainFacts:
     policy_faults: tuple[str, ...]
     host_devices: tuple[str, ...] = ()
     """PCI addresses of the devices that it was given, and uuids of mediated ones."""
+    learned: Learned | None = None
+    """What was learned of it, in Unix time."""
+    learned_fault: str = ""
+    """Why what its metadata say of that is not used."""
+    nodes: tuple[int, ...] = ()
+    """NUMA nodes of the host that all of its memory is bound to."""
 
 
 def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
@@ -48,6 +58,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
     domain = ElementTree.fromstring(xml)
     lasting = None if lasting_xml is None else ElementTree.fromstring(lasting_xml)
     policy, faults = read_policy(domain)
+    learned, learned_fault = read_learned(domain)
     balloon = domain.find(_BALLOON)
     return DomainFacts(
         memory_bytes=int(domain.findtext("memory", default="0")) * KIB,
@@ -61,6 +72,9 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         policy=policy,
         policy_faults=faults,
         host_devices=_host_devices(domain),
+        learned=learned,
+        learned_fault=learned_fault,
+        nodes=_bound_nodes(domain),
     )
 
 
@@ -106,6 +120,19 @@ def _has_passthrough(domain: Element) -> bool:
         "devices/disk[@type='nvme']",
     )
     return any(domain.find(path) is not None for path in pinning)
+
+
+def _bound_nodes(domain: Element) -> tuple[int, ...]:
+    """Empty where a part of its memory may come from any node."""
+    cells = domain.findall("numatune/memnode")
+    bindings = list(cells)
+    if not 0 < len(cells) == len(domain.findall("cpu/numa/cell")):
+        bindings += domain.findall("numatune/memory")
+        if len(bindings) == len(cells):
+            return ()
+    if any(part.get("mode", "strict") not in _BINDING or not part.get("nodeset") for part in bindings):
+        return ()
+    return tuple(sorted({node for part in bindings for node in parse_cpu_list(part.get("nodeset", ""))}))
 
 
 def _host_devices(domain: Element) -> tuple[str, ...]:

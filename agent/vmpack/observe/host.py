@@ -17,7 +17,8 @@ from vmpack.units import KIB
 
 _NS_PER_TICK = 10**9 // os.sysconf("SC_CLK_TCK")
 _CPU_LINE = re.compile(r"cpu(\d+)\s+(.*)")
-_NODE_LINE = re.compile(r"Node\s+\d+\s+(\w+):\s+(\d+)")
+_NODE_LINE = re.compile(r"Node\s+\d+\s+([\w()]+):\s+(\d+)")
+_NODE_CACHES = ("Active(file)", "Inactive(file)", "SReclaimable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,8 @@ def parse_node(number: int, text: str) -> NumaNode | None:
     memory = {match[1]: int(match[2]) * KIB for match in _NODE_LINE.finditer(text)}
     if "MemTotal" not in memory or "MemFree" not in memory:
         return None
-    return NumaNode(number, memory["MemTotal"], memory["MemFree"])
+    caches = sum(memory.get(name, 0) for name in _NODE_CACHES)
+    return NumaNode(number, memory["MemTotal"], memory["MemFree"], caches)
 
 
 def _read_nodes(folder: Path) -> tuple[dict[int, int], tuple[NumaNode, ...]]:

@@ -1,4 +1,4 @@
-"""What a VM costs the host beyond the guest's own memory: its QEMU process, found and measured in /proc.
+"""A VM's QEMU process, found and measured in /proc: what it costs beyond the guest's memory; huge pages.
 
 Called by source.py. Measuring walks the page tables of a whole guest, so it is done for one VM per interval.
 The overhead is what is remembered, because it moves slowly; the guest's part moves with every balloon.
@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from vmpack.units import KIB
 
@@ -19,7 +20,11 @@ NEW_PER_INTERVAL = 4
 """VMs seen for the first time are measured sooner, but not all at once."""
 SEARCHES = 5
 """How often a VM's process is looked for: two may claim a VM that has just come from another lab here."""
-_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*\n(?:\w+: .*\n)*?Rss: +(\d+) kB", re.MULTILINE)
+_MAPPING = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) .*\n(?:\w+: .*\n)*?Rss: +(\d+) kB\n"
+    r"(?:(?:\w+: .*\n)*?AnonHugePages: +(\d+) kB\n)?",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,15 @@ class Process:
     started_ticks: str
 
 
+class Measured(NamedTuple):
+    """What the memory map of one process says."""
+
+    overhead_bytes: int
+    """Resident, and not the guest's own memory."""
+    huge_ratio: float | None
+    """Which part of the guest's resident memory the host maps as huge pages; None where none is resident."""
+
+
 class OverheadMeter:
     """Measures a new VM soon and then one VM per interval, the one whose figure is the oldest."""
 
@@ -37,10 +51,10 @@ class OverheadMeter:
         self._proc = proc
         self._known: dict[tuple[str, int], Process | None] = {}
         self._searches: dict[tuple[str, int], int] = {}
-        self._measured: dict[tuple[str, int], int | None] = {}
+        self._measured: dict[tuple[str, int], Measured | None] = {}
 
-    def measure(self, nominal_bytes: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int | None]:
-        """Resident bytes that are not the guest's, by VM (uuid and libvirt's number of this run of it)."""
+    def measure(self, nominal_bytes: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], Measured | None]:
+        """What was measured last, by VM (uuid and libvirt's number of this run of it)."""
         self._search(nominal_bytes)
         # Never measured ones first, then in the order in which they were last measured.
         self._measured = {vm: figure for vm, figure in self._measured.items() if vm in nominal_bytes}
@@ -48,7 +62,7 @@ class OverheadMeter:
         for vm in new[:NEW_PER_INTERVAL] or list(self._measured)[:1]:
             self._measured.pop(vm, None)
             process, size = self._known[vm], nominal_bytes[vm]
-            self._measured[vm] = overhead_bytes(self._proc, process, size) if process is not None else None
+            self._measured[vm] = measured(self._proc, process, size) if process is not None else None
         return {vm: self._measured.get(vm) for vm in nominal_bytes}
 
     def rss_bytes(self, uuid: str) -> int | None:
@@ -99,33 +113,38 @@ def is_alive(proc: Path, process: Process) -> bool:
     return _started_ticks(proc, process.pid) == process.started_ticks
 
 
-def overhead_bytes(proc: Path, process: Process, nominal_bytes: int) -> int | None:
-    """Resident bytes of the process that are not the guest's own memory."""
+def measured(proc: Path, process: Process, nominal_bytes: int) -> Measured | None:
+    """What the memory map of this very process says."""
     if not is_alive(proc, process):
         return None
-    return parse_overhead(_bytes(proc / f"{process.pid}/smaps").decode(errors="replace"), nominal_bytes)
+    return parse_smaps(_bytes(proc / f"{process.pid}/smaps").decode(errors="replace"), nominal_bytes)
 
 
-def parse_overhead(smaps: str, nominal_bytes: int) -> int | None:
-    """Resident bytes of all mappings but the guest's memory.
+def parse_smaps(smaps: str, nominal_bytes: int) -> Measured | None:
+    """The guest's memory and all other mappings.
 
-    That is the mappings as large as the guest, else the larger ones: the kernel joins neighbours. Executable
-    mappings are QEMU's translated code, however large. None when no mapping can be the guest's memory.
+    The guest's are the mappings as large as the guest, else the larger ones: the kernel joins neighbours.
+    Executable mappings are QEMU's translated code, however large. None when no mapping can be the guest's.
     """
-    equal: list[int] = []
-    larger: list[int] = []
+    equal: list[tuple[int, int]] = []
+    larger: list[tuple[int, int]] = []
     others = 0
-    for start, end, rights, rss_kib in _MAPPING.findall(smaps):
+    for start, end, rights, rss_kib, huge_kib in _MAPPING.findall(smaps):
         size_bytes, rss_bytes = int(end, 16) - int(start, 16), int(rss_kib) * KIB
         if size_bytes < nominal_bytes or not rights.startswith("rw-"):
             others += rss_bytes
         elif size_bytes == nominal_bytes:
-            equal.append(rss_bytes)
+            equal.append((rss_bytes, int(huge_kib or 0) * KIB))
         else:
-            larger.append(rss_bytes)
+            larger.append((rss_bytes, int(huge_kib or 0) * KIB))
+    own = equal or larger
+    if not own:
+        return None
     if equal:
-        return others + sum(larger)
-    return others if larger else None
+        others += sum(rss_bytes for rss_bytes, _ in larger)
+    resident = sum(rss_bytes for rss_bytes, _ in own)
+    huge = sum(huge_bytes for _, huge_bytes in own)
+    return Measured(others, round(huge / resident, 3) if resident else None)
 
 
 def _started_ticks(proc: Path, pid: int) -> str | None:

@@ -16,14 +16,18 @@ from vmpack.hypervisor import Hypervisor
 from vmpack.model.gpu import Gpu
 from vmpack.model.guest import GuestSnapshot, RunState, VcpuTime
 from vmpack.model.host import Claim, HostSnapshot, UnreadableGuest
+from vmpack.model.learned import Learned
 from vmpack.observe.balloon_stats import LARGEST_KIB, Sighting, date_report, read_stats
 from vmpack.observe.domains import DomainReader, DomainReading
 from vmpack.observe.gpu_users import GpuUsers
+from vmpack.observe.guest_kernels import KernelReading
 from vmpack.observe.host import read_host
-from vmpack.observe.process import OverheadMeter
+from vmpack.observe.process import Measured, OverheadMeter
 from vmpack.units import KIB
 
 _log = logging.getLogger(__name__)
+NEW_S = 60.0
+"""A VM is new for so long: whoever decides has met it by then."""
 _STATES: dict[int, RunState] = {1: "running", 2: "running", 3: "paused"}
 
 
@@ -38,7 +42,7 @@ class HostSource:
         pretended_bytes: int | None,
         frozen: Callable[[], bool],
         claims: Callable[[], tuple[Claim, ...]],
-        guest_kills: Callable[[Sequence[str]], Mapping[str, int]] = lambda _uuids: {},
+        kernels: Callable[[Sequence[str]], Mapping[str, KernelReading]] = lambda _uuids: {},
         gpus: Callable[[GpuUsers], tuple[Gpu, ...]] = lambda _users: (),
         proc: Path = Path("/proc"),
         sys: Path = Path("/sys"),
@@ -47,7 +51,7 @@ class HostSource:
         self._clock = clock
         self.pretended_bytes = pretended_bytes
         """Of the next snapshots; a new configuration may change it."""
-        self._guest_kills = guest_kills
+        self._kernels = kernels
         self._gpus = gpus
         self._frozen = frozen
         self._claims = claims
@@ -57,6 +61,7 @@ class HostSource:
         self._overhead = OverheadMeter(proc)
         self._sightings: dict[str, Sighting] = {}
         self._policy_faults: dict[str, tuple[str, ...]] = {}
+        self._met_s: dict[str, float] = {}
 
     def observe(self) -> HostSnapshot:
         """One snapshot of now.
@@ -68,13 +73,13 @@ class HostSource:
         # After the call: a VM's report is then never newer than the snapshot.
         time_s, wall_s = self._clock.time_s(), self._clock.wall_s()
         host = read_host(self._proc, self._sys)
-        overhead = self._overhead.measure(
+        measured = self._overhead.measure(
             {(r.uuid, r.run): _built_bytes(r) for r in readings if not r.live.is_incoming}
         )
-        kills = self._guest_kills(_by_urgency(readings))
+        kernels = self._kernels(_by_urgency(readings))
         guests = tuple(
             self._guest(
-                reading, overhead.get((reading.uuid, reading.run)), kills.get(reading.uuid), time_s, wall_s
+                reading, measured.get((reading.uuid, reading.run)), kernels.get(reading.uuid), time_s, wall_s
             )
             for reading in sorted(readings, key=lambda r: (r.name, r.uuid))
         )
@@ -110,8 +115,8 @@ class HostSource:
     def _guest(
         self,
         reading: DomainReading,
-        overhead_bytes: int | None,
-        oom_kills: int | None,
+        measured: Measured | None,
+        kernel: KernelReading | None,
         time_s: float,
         wall_s: float,
     ) -> GuestSnapshot:
@@ -141,17 +146,31 @@ class HostSource:
             stats=report,
             stats_fault=fault,
             rss_bytes=rss_bytes,
-            ram_rss_bytes=_ram_rss_bytes(rss_bytes, overhead_bytes),
+            ram_rss_bytes=None if measured is None else _ram_rss_bytes(rss_bytes, measured.overhead_bytes),
             vcpus=_vcpus(stats),
             job=reading.live.job,
             exclusions=facts.exclusions,
             configured_bytes=facts.configured_bytes,
             configured_period_s=facts.configured_period_s,
             policy=facts.policy,
-            oom_kills=oom_kills,
+            oom_kills=None if kernel is None else kernel.oom_kills,
             policy_faults=facts.policy_faults,
             maximum_bytes=built_bytes if built_bytes > nominal_bytes else None,
+            learned=self._learned(reading, time_s, wall_s),
+            kernel=None if kernel is None else kernel.counts,
+            nodes=facts.nodes,
+            huge_pages_ratio=None if measured is None else measured.huge_ratio,
         )
+
+    def _learned(self, reading: DomainReading, time_s: float, wall_s: float) -> Learned | None:
+        """What was learned of a new VM before. What lies ahead of this host's clock was written just now."""
+        met_s = self._met_s.setdefault(reading.uuid, time_s)
+        learned, fault = reading.facts.learned, reading.facts.learned_fault
+        if fault and met_s == time_s:
+            _log.warning("VM %r: what was learned of it before is not used: %s", reading.name, fault)
+        if learned is None or time_s - met_s >= NEW_S:
+            return None
+        return learned._replace(written_s=time_s - max(0.0, wall_s - learned.written_s))
 
     def _tell_policy_faults(self, reading: DomainReading) -> None:
         faults = reading.facts.policy_faults
@@ -163,6 +182,7 @@ class HostSource:
     def _forget_all_but(self, uuids: set[str]) -> None:
         self._sightings = {uuid: seen for uuid, seen in self._sightings.items() if uuid in uuids}
         self._policy_faults = {uuid: told for uuid, told in self._policy_faults.items() if uuid in uuids}
+        self._met_s = {uuid: met_s for uuid, met_s in self._met_s.items() if uuid in uuids}
 
 
 def _by_urgency(readings: Sequence[DomainReading]) -> list[str]:
@@ -186,10 +206,8 @@ def _balloon_bytes(reading: DomainReading, built_bytes: int) -> tuple[int, str |
     return told * KIB, None
 
 
-def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int | None) -> int | None:
-    if rss_bytes is None or overhead_bytes is None:
-        return None
-    return max(0, rss_bytes - overhead_bytes)
+def _ram_rss_bytes(rss_bytes: int | None, overhead_bytes: int) -> int | None:
+    return None if rss_bytes is None else max(0, rss_bytes - overhead_bytes)
 
 
 def _kib(stats: Mapping[str, Any], key: str) -> int | None:

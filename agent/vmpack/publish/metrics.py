@@ -118,6 +118,14 @@ GUEST_METRICS = (
                 "bytes", lambda _, plan: plan.target_bytes if plan else None),
     GuestMetric("vmpack_guest_oom_kills", "OOM kills inside the guest since its boot.",
                 "", lambda guest, _: guest.oom_kills),
+    GuestMetric("vmpack_guest_refaults", "Pages that the guest had to read again, since its boot.",
+                "", lambda guest, _: guest.kernel.refaults if guest.kernel else None),
+    GuestMetric("vmpack_guest_allocation_stalls", "Waits of the guest's programs until memory was freed.",
+                "", lambda guest, _: guest.kernel.allocation_stalls if guest.kernel else None),
+    GuestMetric("vmpack_guest_stalled", "Time in which a program in the guest waited for memory.",
+                "seconds", lambda guest, _: _seconds(guest.kernel.stalled_some_us) if guest.kernel else None),
+    GuestMetric("vmpack_guest_huge_pages", "Part of its resident memory that the host maps as huge pages.",
+                "ratio", lambda guest, _: guest.huge_pages_ratio),
     GuestMetric("vmpack_guest_floor", "The balloon never goes below this.",
                 "bytes", lambda _, plan: plan.floor_bytes if plan else None),
 )  # fmt: skip
@@ -210,6 +218,10 @@ def _guest_families(interval: Interval) -> Iterator[Family]:
         if guest.uuid in plans:
             verdict.add_metric([*_labels(guest), plans[guest.uuid].verdict], 1)
     yield verdict
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6
 
 
 def _labels(guest: GuestSnapshot) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reads a trace from a file: CSV (also .gz), parquet, or the agent's own history.
+"""Reads a trace from a file: CSV (also .gz), parquet, the agent's own history, or series of a Prometheus.
 
 Two forms of table are known by their columns:
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from vmpack.errors import BadDataError, UnavailableError, UsageError
 from vmpack.publish.atomic import disk_error
 from vmpack.publish.history import SLOT_S
+from vmpack.replay.prometheus_trace import ENDINGS, prometheus_columns
 from vmpack.replay.trace import Trace, from_rows
 from vmpack.units import MIB
 
@@ -42,6 +43,7 @@ def read_trace(path: Path) -> Trace:
     UnavailableError or AccessError for one that cannot be read.
     """
     name = path.name.lower()
+    rows: Sequence[Any]
     try:
         if name.endswith((".csv", ".csv.gz")):
             columns, rows = _csv_columns(path)
@@ -49,8 +51,10 @@ def read_trace(path: Path) -> Trace:
             columns, rows = _parquet_columns(path)
         elif name.endswith((".db", ".sqlite")):
             columns, rows = TIMED, _history_columns(path)
+        elif name.endswith(ENDINGS):
+            columns, rows = TIMED, prometheus_columns(path)
         else:
-            hint = "give a file that ends in .csv, .csv.gz, .parquet, or the agent's history.db"
+            hint = "give one that ends in .csv, .csv.gz, .parquet, .json, .prom, or the agent's history.db"
             raise UsageError(f"{path} is of no kind that is known", hint)
     except OSError as error:
         raise disk_error("read", path, error) from error
@@ -122,7 +126,7 @@ def _history_columns(path: Path) -> list[Any]:
         raise BadDataError(f"{path} is not a history that vmpack wrote: {error}") from error
 
 
-def _trace(path: Path, form: Sequence[str], columns: Sequence[Sequence[Any]]) -> Trace:
+def _trace(path: Path, form: Sequence[str], columns: Sequence[Any]) -> Trace:
     if not len(columns[0]):
         raise BadDataError(f"{path} has no rows", f"it needs the {_FORMS}")
     whens, vms, sizes, uses = columns

@@ -23,8 +23,8 @@ from vmpack.replay.facts import DrawFacts
 from vmpack.replay.policy import Bytes, Policy, Seen
 from vmpack.replay.world import INFLATE_BYTES_PER_S
 
-SETTLE_S = 2.0
-"""How long the executor waits for shrinks before grows get only what has come free by then."""
+LAST_TURN_S = 2.0
+"""Turns follow each other while VMs wait for what shrinks free: only what comes later must wait a step."""
 
 STANCES: dict[str, MemorySettings] = {name: MemorySettings(stance=name) for name in ALL_STANCES}
 
@@ -48,7 +48,7 @@ class VmpackPolicy:
         self._decided: Plan | None = None
         self._orders: list[tuple[SetMemory, int]] = []
         self._now_s = 0.0
-        self._freed_most = int(INFLATE_BYTES_PER_S * SETTLE_S)
+        self._freed_most = int(INFLATE_BYTES_PER_S * max(LAST_TURN_S, facts.step_s - LAST_TURN_S))
 
     def decide(self, seen: Seen) -> Bytes:
         """One interval of the agent."""

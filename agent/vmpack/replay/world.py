@@ -26,7 +26,7 @@ class World:
     """How long a change from one slot of the trace to the next takes."""
     cache_ratio: float = 0.30
     """Of nominal: the page cache that a guest grows to where it has the room. An assumption."""
-    hot_ratio: float = 0.25
+    hot_ratio: float = 0.10
     """Of that page cache: the working set, whose loss costs throughput. An assumption."""
     report_period_s: float = 1.0
     """Between two reports of a guest; taken up to whole steps."""

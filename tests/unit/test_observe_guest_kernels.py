@@ -1,4 +1,4 @@
-"""OOM kills inside guests: whom to ask, what to believe, and that nobody ever waits for a guest agent."""
+"""What guests' kernels count: whom to ask, what to believe, and that nobody ever waits for a guest agent."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import libvirt
 import pytest
-from tests.fake_libvirt import FakeHypervisor
+from tests.fake_libvirt import FakeHypervisor, error
 from tests.waiting import PATIENCE_S, eventually
 
 from vmpack.errors import BadDataError, GuestBusyError, GuestGoneError, HypervisorError
-from vmpack.observe import guest_kills
-from vmpack.observe.guest_kills import ANSWER_S, GuestKills, Rota, parse_kills, pause_s, read_kills
+from vmpack.observe import guest_kernels
+from vmpack.observe.guest_file import ANSWER_S
+from vmpack.observe.guest_kernels import (
+    GuestKernels,
+    Rota,
+    pause_s,
+    read_kernel,
+)
 
 T = TypeVar("T")
 
 VMSTAT = b"nr_free_pages 1\noom_kill 3\nzswpin 0\n"
+PRESSURE = (
+    b"some avg10=0.00 avg60=0.12 avg300=0.00 total=7000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=50\n"
+)
 
 
 NO_TEXT = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
@@ -37,13 +47,15 @@ def file_read(content: bytes) -> str:
 class Agents(FakeHypervisor):
     """A libvirt whose guests have agents: by uuid what /proc/vmstat says, or the error that libvirt gives.
 
-    `refused`: the error that everybody gives for a command, by its name.
+    `refused`: the error that everybody gives for a command, by its name. `pressure` is what everybody's PSI
+    says, or the error for its opening.
     """
 
     def __init__(self, **answers: bytes | Exception) -> None:
         super().__init__()
         self.answers = answers
         self.refused: dict[str, Exception] = {}
+        self.pressure: bytes | Exception = PRESSURE
         self.open_files = 0
         self.asked: list[str] = []
         self.go_on = threading.Event()
@@ -62,30 +74,37 @@ class Agents(FakeHypervisor):
 
     def command(self, uuid: str, request: str, timeout_s: int, _flags: int) -> str:
         assert timeout_s == ANSWER_S
-        name = json.loads(request)["execute"]
+        asked = json.loads(request)
+        name, arguments = asked["execute"], asked["arguments"]
         if name == "guest-ping":
             self.asked.append(uuid)
             self.go_on.wait(PATIENCE_S)
         if name in self.refused:
             raise self.refused[name]
-        answer = self.answers[uuid]
+        file = arguments.get("handle", 1000 + arguments.get("path", "").count("pressure"))
+        answer = self.answers[uuid] if file == 1000 else self.pressure
         if isinstance(answer, Exception):
             raise answer
         if name == "guest-file-read":
             return file_read(answer)
         self.open_files += {"guest-file-open": 1, "guest-file-close": -1}.get(name, 0)
-        return '{"return":1000}' if name == "guest-file-open" else '{"return":{}}'
+        return f'{{"return":{file}}}' if name == "guest-file-open" else '{"return":{}}'
+
+
+def told_kills(kernels: GuestKernels, uuids: list[str]) -> dict[str, int | None]:
+    """What is known of OOM kills, by uuid."""
+    return {uuid: reading.oom_kills for uuid, reading in kernels.told(uuids).items()}
 
 
 class Asking:
-    """GuestKills over fake agents, asked as quickly as it goes."""
+    """GuestKernels over fake agents, asked as quickly as it goes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
-        self._made: list[GuestKills] = []
+        self._made: list[GuestKernels] = []
 
-    def __call__(self, agents: Agents) -> GuestKills:
-        self._made.append(GuestKills(self.hypervisor(agents), pace_s=0.001))
+    def __call__(self, agents: Agents) -> GuestKernels:
+        self._made.append(GuestKernels(self.hypervisor(agents), pace_s=0.001))
         return self._made[-1]
 
     def hypervisor(self, agents: Agents) -> Any:
@@ -97,8 +116,8 @@ class Asking:
     def pauses(self) -> list[int]:
         """From now on nobody is left in peace; the list gets what each pause would have been made of."""
         seen: list[int] = []
-        self._monkeypatch.setattr(guest_kills, "pause_s", lambda times, _first_s: seen.append(times) or 0.0)
-        self._monkeypatch.setattr(guest_kills, "FRESH_S", 0.0)
+        self._monkeypatch.setattr(guest_kernels, "pause_s", lambda times, _first_s: seen.append(times) or 0.0)
+        self._monkeypatch.setattr(guest_kernels, "FRESH_S", 0.0)
         return seen
 
     def close(self) -> None:
@@ -117,10 +136,10 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
 def test_counts_come_in_while_nobody_waits(asking: Asking) -> None:
     """A kill in a guest is need that its figures no longer show: it must reach the decision, some time."""
     agents = Agents(a=VMSTAT, b=b"oom_kill 0\n")
-    kills = asking(agents)
+    kernels = asking(agents)
 
-    assert kills.counts(["a", "b"]) == {}
-    eventually("both are known", lambda: kills.counts(["a", "b"]) == {"a": 3, "b": 0})
+    assert told_kills(kernels, ["a", "b"]) == {}
+    eventually("both are known", lambda: told_kills(kernels, ["a", "b"]) == {"a": 3, "b": 0})
     assert agents.open_files == 0
 
 
@@ -128,17 +147,17 @@ def test_an_agent_that_hangs_costs_no_interval_and_one_thread(asking: Asking) ->
     """Every VM on the host would wait for one guest that does not answer."""
     agents = Agents(a=VMSTAT, b=VMSTAT)
     agents.go_on.clear()
-    kills = asking(agents)
-    kills.counts(["a", "b"])
+    kernels = asking(agents)
+    told_kills(kernels, ["a", "b"])
     eventually("one is asked", lambda: agents.asked)
 
     for _ in range(100):
-        assert kills.counts(["a", "b"]) == {}
+        assert told_kills(kernels, ["a", "b"]) == {}
     assert agents.asked == ["a"]
     assert [thread.name for thread in threading.enumerate()].count("guest agents") == 1
 
     agents.go_on.set()
-    eventually("both are known", lambda: len(kills.counts(["a", "b"])) == 2)
+    eventually("both are known", lambda: len(told_kills(kernels, ["a", "b"])) == 2)
 
 
 @pytest.mark.parametrize(
@@ -156,38 +175,38 @@ def test_an_agent_that_hangs_costs_no_interval_and_one_thread(asking: Asking) ->
 def test_a_guest_that_does_not_tell_is_absent_and_left_in_peace(asking: Asking, answer) -> None:
     """0 would say that all is well; asking again and again would hold the thread for all the others."""
     agents = Agents(silent=answer, good=VMSTAT)
-    kills = asking(agents)
+    kernels = asking(agents)
 
-    kills.counts(["silent", "good"])
-    eventually("the other is known", lambda: kills.counts(["silent", "good"]) == {"good": 3})
+    told_kills(kernels, ["silent", "good"])
+    eventually("the other is known", lambda: told_kills(kernels, ["silent", "good"]) == {"good": 3})
 
     assert agents.asked == ["silent", "good"]
 
 
 def test_a_vm_that_is_gone_is_forgotten(asking: Asking) -> None:
     """A VM that comes back would show the kills of its former life."""
-    kills = asking(Agents(a=VMSTAT))
-    kills.counts(["a"])
-    eventually("it is known", lambda: kills.counts(["a"]))
+    kernels = asking(Agents(a=VMSTAT))
+    told_kills(kernels, ["a"])
+    eventually("it is known", lambda: told_kills(kernels, ["a"]))
 
-    kills.counts([])
+    told_kills(kernels, [])
 
-    assert kills.counts(["a"]) == {}
+    assert told_kills(kernels, ["a"]) == {}
 
 
 def test_after_close_nobody_is_asked(asking: Asking) -> None:
     """An agent that has given its memory back would go on bothering guests."""
     agents = Agents(a=VMSTAT, b=VMSTAT)
-    kills = asking(agents)
+    kernels = asking(agents)
     agents.go_on.clear()
-    kills.counts(["a"])
+    told_kills(kernels, ["a"])
     eventually("one is asked", lambda: agents.asked)
 
-    kills.close()
+    kernels.close()
     agents.go_on.set()
 
     eventually("the thread ends", lambda: "guest agents" not in [t.name for t in threading.enumerate()])
-    kills.counts(["b"])
+    told_kills(kernels, ["b"])
     assert agents.asked == ["a"]
     assert agents.closed.is_set()
 
@@ -196,25 +215,25 @@ def test_the_count_of_a_vm_that_falls_silent_is_absent(asking: Asking) -> None:
     """The last count would be served for ever, as if nobody were killed any more."""
     asking.pauses()
     agents = Agents(a=VMSTAT)
-    kills = asking(agents)
-    eventually("it is known", lambda: kills.counts(["a"]) == {"a": 3})
+    kernels = asking(agents)
+    eventually("it is known", lambda: told_kills(kernels, ["a"]) == {"a": 3})
 
     agents.refused["guest-ping"] = HypervisorError("silent")
-    eventually("it is absent", lambda: kills.counts(["a"]) == {})
+    eventually("it is absent", lambda: told_kills(kernels, ["a"]) == {})
     del agents.refused["guest-ping"]
 
-    eventually("it is known again", lambda: kills.counts(["a"]) == {"a": 3})
+    eventually("it is known again", lambda: told_kills(kernels, ["a"]) == {"a": 3})
 
 
 def test_pauses_grow_while_a_vm_is_silent(asking: Asking) -> None:
     """Sixty silent guest agents, each for seconds, would leave no time for those who can tell of a kill."""
     pauses = asking.pauses()
     agents = Agents(a=HypervisorError("silent"))
-    kills = asking(agents)
-    kills.counts(["a"])
+    kernels = asking(agents)
+    told_kills(kernels, ["a"])
     eventually("three times silent", lambda: len(pauses) >= 3)
     agents.answers["a"] = VMSTAT
-    eventually("it answers", lambda: kills.counts(["a"]))
+    eventually("it answers", lambda: told_kills(kernels, ["a"]))
 
     in_a_row = len(pauses)
     agents.answers["a"] = b"does not count\n"
@@ -229,13 +248,15 @@ def test_pauses_stay_long_where_files_may_be_left_open(asking: Asking, command: 
     """Files opened in a slow guest, one every minute for days, would take its guest agent's last handle."""
     pauses = asking.pauses()
     agents = Agents(a=VMSTAT)
-    kills = asking(agents)
+    kernels = asking(agents)
     for _ in range(3):
         before = len(pauses)
         agents.refused[command] = HypervisorError("late")
-        eventually("it is too slow", lambda before=before: kills.counts(["a"]) == {} and len(pauses) > before)
+        eventually(
+            "it is too slow", lambda before=before: told_kills(kernels, ["a"]) == {} and len(pauses) > before
+        )
         agents.refused.clear()
-        eventually("it answers", lambda: kills.counts(["a"]))
+        eventually("it answers", lambda: told_kills(kernels, ["a"]))
 
     assert pauses == list(range(1, len(pauses) + 1))
 
@@ -246,7 +267,7 @@ def test_nothing_is_opened_in_a_guest_that_gives_no_sign(asking: Asking) -> None
     agents.refused["guest-ping"] = HypervisorError("silent")
 
     with pytest.raises(HypervisorError):
-        read_kills(asking.hypervisor(agents), "a")
+        read_kernel(asking.hypervisor(agents), "a")
 
     assert agents.open_files == 0
 
@@ -255,20 +276,20 @@ def test_nothing_is_opened_in_a_guest_that_gives_no_sign(asking: Asking) -> None
 def test_bytes_that_are_no_text_are_nonsense_like_any_other(asking: Asking, trouble: Exception) -> None:
     """libvirt-python fails on them with an error of its own: one guest's lie would be called a defect."""
     with pytest.raises(BadDataError):
-        read_kills(asking.hypervisor(Agents(a=trouble)), "a")
+        read_kernel(asking.hypervisor(Agents(a=trouble)), "a")
 
 
 def test_a_defect_is_told_once_and_the_vm_is_asked_again(asking: Asking, caplog) -> None:
     """The thread would die unheard, and old counts would be served for all VMs for ever."""
     asking.pauses()
     agents = Agents(odd=ZeroDivisionError("a defect"), good=VMSTAT)
-    kills = asking(agents)
+    kernels = asking(agents)
 
-    with caplog.at_level(logging.DEBUG, guest_kills.__name__):
-        kills.counts(["odd", "good"])
+    with caplog.at_level(logging.DEBUG, guest_kernels.__name__):
+        told_kills(kernels, ["odd", "good"])
         eventually("it is asked again", lambda: agents.asked.count("odd") >= 3)
         agents.answers["odd"] = VMSTAT
-        eventually("both are known", lambda: kills.counts(["odd", "good"]) == {"odd": 3, "good": 3})
+        eventually("both are known", lambda: told_kills(kernels, ["odd", "good"]) == {"odd": 3, "good": 3})
 
     warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [("odd" in record.getMessage()) for record in warnings] == [True]
@@ -279,48 +300,45 @@ def test_a_missing_module_is_said_once(monkeypatch, caplog) -> None:
     """Distributions pack libvirt_qemu apart: the agent must work without it, and say what it does not see."""
     monkeypatch.setitem(sys.modules, "libvirt_qemu", None)
     hypervisor: Any = Agents()
-    kills = GuestKills(hypervisor)
+    kernels = GuestKernels(hypervisor)
 
     with caplog.at_level(logging.DEBUG):
-        assert [kills.counts(["a"]) for _ in range(3)] == [{}, {}, {}]
+        assert [told_kills(kernels, ["a"]) for _ in range(3)] == [{}, {}, {}]
 
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("count", [0, 7, 2**63 - 1])
-def test_a_count_is_read(count):
-    """What the guest's kernel says, and nothing else, is the evidence."""
-    assert parse_kills(file_read(b"a 1\noom_kill %d\nb 2\n" % count)) == count
+def test_pressure_comes_with_the_counts(asking: Asking) -> None:
+    """The one figure that says what want of memory costs the guest would never arrive."""
+    agents = Agents(a=VMSTAT)
+    kernels = asking(agents)
+    kernels.told(["a"])
+    eventually("it is known", lambda: kernels.told(["a"]))
+
+    counts = kernels.told(["a"])["a"].counts
+    assert (counts.stalled_some_us, counts.stalled_full_us) == (7000, 50)
+    assert agents.open_files == 0
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"oom_kill\n", b"oom_kill -1\n", b"xoom_kill 5\n", b"oom_kill 5 6\n"]
-)
-def test_a_kernel_that_does_not_count_is_no_zero(content):
-    """Kernels before 4.13 have no such line: 0 would be a promise that nobody was killed."""
-    assert parse_kills(file_read(content)) is None
+@pytest.mark.parametrize("trouble", ["no such file", "late", "nonsense"])
+def test_a_guest_without_pressure_still_tells_the_rest(asking: Asking, trouble: str) -> None:
+    """A guest whose kernel has no PSI would lose its count of kills, and be asked in vain in every round."""
+    asking.pauses()
+    agents = Agents(a=VMSTAT)
+    agents.pressure = {
+        "no such file": error(libvirt.VIR_ERR_INTERNAL_ERROR),
+        "late": error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE),
+        "nonsense": b"some total=9999999999999999999\n",
+    }[trouble]
+    kernels = asking(agents)
+    kernels.told(["a"])
+    eventually("it is asked again", lambda: agents.asked.count("a") >= 3)
 
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "",
-        "[" * 100_000,
-        "9" * 100_000,
-        "x" * 1_000_000,
-        "[]",
-        '{"return":7}',
-        '{"return":{"buf-b64":7}}',
-        '{"return":{"buf-b64":"*"}}',
-        '{"return":{"buf-b64":"\\ud800"}}',
-        '{"error":{"class":"GenericError"}}',
-        file_read(b"oom_kill 9999999999999999999\n"),
-    ],
-)
-def test_nonsense_is_told_from_an_answer(answer):
-    """A guest that answers with anything it likes would stop the thread, and nobody's kills would be seen."""
-    with pytest.raises(BadDataError):
-        parse_kills(answer)
+    reading = kernels.told(["a"])["a"]
+    assert (reading.oom_kills, reading.counts.stalled_some_us) == (3, None)
+    assert agents.open_files == 0
+    # Only an answer that never came may have left a file open.
+    assert bool(kernels._pasts["a"].open_files) == (trouble == "late")
 
 
 def test_each_vm_has_its_turn_the_urgent_first():

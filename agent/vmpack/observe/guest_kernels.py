@@ -1,24 +1,24 @@
-"""How many processes each guest's own OOM killer has ended, as its QEMU guest agent tells.
+"""What each guest's own kernel counts of its want of memory, as its QEMU guest agent tells.
 
 Called by source.py in every interval. One thread with a connection of its own asks one VM at a time, so
 that nothing else waits for a guest agent that hangs. Promises that every answer, which a guest can make up,
-has been checked, and that no answer ends the asking.
+has been checked, and that no answer ends the asking. libvirt's memory statistics have none of these counts.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from vmpack.errors import BadDataError, GuestGoneError, HypervisorError, UnavailableError, VmpackError
-from vmpack.hypervisor import Hypervisor, find_domain
+from vmpack.errors import GuestGoneError, UnavailableError, VmpackError
+from vmpack.hypervisor import Hypervisor
+from vmpack.model.guest import KernelCounts
+from vmpack.observe.guest_file import FileMayBeOpenError, FileRefusedError, greet, nonsense, read_file
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +30,22 @@ SILENT_S = 60.0
 """One that has not, or that cannot tell, not before this; twice as long after each further time."""
 SILENT_MAX_S = 900.0
 """However long a VM has been silent, it is asked again after this."""
-ANSWER_S = 5
-"""How long a guest agent may take for each command, once it has shown libvirt that it is there."""
-DEADLINE_S = 15.0
-"""libvirt waits up to 5 s for that sign, then ANSWER_S for the answer; after this nobody listens any more."""
+NO_PRESSURE_S = 3600.0
+"""A guest whose kernel does not tell of pressure is not asked for it again before."""
 
-_PATH = "/proc/vmstat"
-_READ_BYTES = 64 * 1024
-_LONGEST_ANSWER = 2 * _READ_BYTES
 _LARGEST = 2**63 - 1
-_LINE = re.compile(rb"^oom_kill ([0-9]{1,19})$", re.MULTILINE)
+_KINDS = (b"oom_kill", b"workingset_refault", b"allocstall")
+_COUNT = re.compile(
+    rb"^(oom_kill|workingset_refault(?:_anon|_file)?|allocstall(?:_[a-z0-9]+)?) ([0-9]{1,19})$", re.MULTILINE
+)
+_STALLED = re.compile(rb"^(some|full) .*\btotal=([0-9]{1,19})$", re.MULTILINE)
 
 
-class FileMayBeOpenError(HypervisorError):
-    """The guest's agent may hold a file open for nobody."""
+class KernelReading(NamedTuple):
+    """What one guest's kernel said last. Counts begin at 0 with each boot; None: it does not count that."""
+
+    oom_kills: int | None
+    counts: KernelCounts
 
 
 @dataclass(slots=True)
@@ -55,10 +57,12 @@ class _Past:
     open_files: int = 0
     """That it may still hold open for us."""
     defect_is_told: bool = False
+    pressure_due_s: float = 0.0
+    """When it may be asked for its pressure again."""
 
 
-class GuestKills:
-    """Counts of OOM kills since each guest's boot. `counts` may be called from any thread.
+class GuestKernels:
+    """What the kernels of all guests count. `told` may be called from any thread.
 
     A guest agent that falls silent between the opening and the closing of a file may keep that file open
     until it ends. It must have answered right before; and each time that this may have happened, the pauses
@@ -72,22 +76,22 @@ class GuestKills:
         self._pace_s = pace_s
         self._lock = threading.Lock()
         self._rota = Rota()
-        self._known: dict[str, int] = {}
+        self._known: dict[str, KernelReading] = {}
         self._pasts: dict[str, _Past] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def counts(self, uuids_by_urgency: Sequence[str]) -> Mapping[str, int]:
+    def told(self, uuids_by_urgency: Sequence[str]) -> Mapping[str, KernelReading]:
         """What is known now, by uuid, without waiting; from now on these VMs are asked, the first one first.
 
         A VM is absent until it has told, and once it did not tell when it was asked: its agent is silent, its
-        kernel does not count, or it answered nonsense. A count begins at 0 with each boot of the guest.
+        kernel does not count, or it answered nonsense.
         """
         with self._lock:
             self._rota.plan(uuids_by_urgency, time.monotonic())
             if self._thread is None and not self._stop.is_set():
                 self._start()
-            self._known = {uuid: count for uuid, count in self._known.items() if self._rota.has(uuid)}
+            self._known = {uuid: told for uuid, told in self._known.items() if self._rota.has(uuid)}
             self._pasts = {uuid: past for uuid, past in self._pasts.items() if self._rota.has(uuid)}
             return dict(self._known)
 
@@ -99,7 +103,7 @@ class GuestKills:
         try:
             import libvirt_qemu  # noqa: F401
         except ImportError:
-            log.info("OOM kills inside guests are not seen: Python's libvirt_qemu module is missing")
+            log.info("what guests lack is seen less well: Python's libvirt_qemu module is missing")
             self._stop.set()
             return
         self._thread = threading.Thread(target=self._run, name="guest agents", daemon=True)
@@ -117,9 +121,11 @@ class GuestKills:
             self._hypervisor.close()
 
     def _ask(self, uuid: str, past: _Past) -> None:
-        count, may_soon = None, False
+        reading, may_soon = None, False
         try:
-            count = read_kills(self._hypervisor, uuid)
+            reading = read_kernel(self._hypervisor, uuid)
+            if reading is not None and time.monotonic() >= past.pressure_due_s:
+                reading = self._with_pressure(uuid, reading, past)
         except FileMayBeOpenError as error:
             past.open_files += 1
             _tell_quietly(uuid, error)
@@ -129,14 +135,30 @@ class GuestKills:
             _tell_quietly(uuid, error)
         except Exception as error:  # noqa: BLE001 - the thread's boundary: a defect is told, and not for all
             _tell_defect(uuid, error, past)
-        may_soon = may_soon or count is not None
+        may_soon = may_soon or reading is not None
         past.silences = 0 if may_soon else past.silences + 1
         again_s = FRESH_S if may_soon else pause_s(max(past.silences, past.open_files), self._silent_s)
         with self._lock:
             self._rota.asked(uuid, time.monotonic() + again_s)
             self._known.pop(uuid, None)
-            if count is not None and self._rota.has(uuid):
-                self._known[uuid] = count
+            if reading is not None and self._rota.has(uuid):
+                self._known[uuid] = reading
+
+    def _with_pressure(self, uuid: str, reading: KernelReading, past: _Past) -> KernelReading:
+        """The same with the guest's PSI; what was read before stays when there is none."""
+        try:
+            some_us, full_us = parse_stalled(read_file(self._hypervisor, uuid, "/proc/pressure/memory"))
+        except (GuestGoneError, UnavailableError):
+            return reading
+        except VmpackError as error:
+            past.open_files += isinstance(error, FileMayBeOpenError)
+            refused = isinstance(error, FileRefusedError)
+            wait_s = NO_PRESSURE_S if refused else pause_s(max(1, past.open_files), self._silent_s)
+            past.pressure_due_s = time.monotonic() + wait_s
+            _tell_quietly(uuid, error)
+            return reading
+        counts = replace(reading.counts, stalled_some_us=some_us, stalled_full_us=full_us)
+        return reading._replace(counts=counts)
 
 
 def pause_s(times: int, first_s: float) -> float:
@@ -174,87 +196,38 @@ class Rota:
         return min(due, key=lambda uuid: self._due_s[uuid] + self._order[uuid], default=None)
 
 
-def read_kills(hypervisor: Hypervisor, uuid: str) -> int | None:
-    """Ask one guest; None when its kernel does not count. Takes seconds when its agent hangs.
+def read_kernel(hypervisor: Hypervisor, uuid: str) -> KernelReading | None:
+    """Ask one guest for all but its pressure; None when its kernel counts nothing of it.
 
-    Raises BadDataError for an answer that no guest agent gives, FileMayBeOpenError when the guest may have
-    opened a file that was not closed, and what Hypervisor.call raises.
+    Takes seconds when its agent hangs. Raises as `greet` and `read_file` do.
     """
-    # An agent that hangs may open a file when nobody listens any more: it must have answered a moment ago.
-    _returned(_command(hypervisor, uuid, "guest-ping", {}))
-    try:
-        handle = _opened(hypervisor, uuid)
-    except VmpackError as error:
-        raise FileMayBeOpenError(f"the guest agent did not say which file it opened: {error}") from error
-    try:
-        answer = _command(hypervisor, uuid, "guest-file-read", {"handle": handle, "count": _READ_BYTES})
-    finally:
-        _close(hypervisor, uuid, handle)
-    return parse_kills(answer)
+    greet(hypervisor, uuid)
+    # Before the answer: what is counted meanwhile counts for the next time.
+    sampled_s = time.monotonic()
+    return parse_vmstat(read_file(hypervisor, uuid, "/proc/vmstat"), sampled_s)
 
 
-def parse_kills(answer: str) -> int | None:
-    """The count in the agent's answer to guest-file-read; None without one. Raises BadDataError."""
-    returned = _returned(answer)
-    text = returned.get("buf-b64") if isinstance(returned, dict) else None
-    if not isinstance(text, str):
-        raise _nonsense(returned)
-    try:
-        found = _LINE.search(base64.b64decode(text, validate=True))
-    except ValueError as error:
-        raise _nonsense(text) from error
-    if found is None:
+def parse_vmstat(text: bytes, sampled_s: float) -> KernelReading | None:
+    """What /proc/vmstat says; None when that is nothing. Raises BadDataError."""
+    found: dict[bytes, int] = {}
+    for name, figure in _COUNT.findall(text):
+        # By kind of page, or of zone; older kernels have one line.
+        key = next(begin for begin in _KINDS if name.startswith(begin))
+        found[key] = found.get(key, 0) + int(figure)
+    if not found:
         return None
-    count = int(found[1])
-    if count > _LARGEST:
-        raise _nonsense(count)
-    return count
+    if max(found.values()) > _LARGEST:
+        raise nonsense(max(found.values()))
+    counts = KernelCounts(sampled_s, found.get(b"workingset_refault"), found.get(b"allocstall"))
+    return KernelReading(found.get(b"oom_kill"), counts)
 
 
-def _opened(hypervisor: Hypervisor, uuid: str) -> int:
-    handle = _returned(_command(hypervisor, uuid, "guest-file-open", {"path": _PATH, "mode": "r"}))
-    if not isinstance(handle, int) or isinstance(handle, bool) or not 0 <= handle <= _LARGEST:
-        raise _nonsense(handle)
-    return handle
-
-
-def _close(hypervisor: Hypervisor, uuid: str, handle: int) -> None:
-    try:
-        _command(hypervisor, uuid, "guest-file-close", {"handle": handle})
-    except VmpackError as error:
-        raise FileMayBeOpenError(f"the guest agent did not close a file: {error}") from error
-
-
-def _command(hypervisor: Hypervisor, uuid: str, name: str, arguments: Mapping[str, Any]) -> str:
-    request = json.dumps({"execute": name, "arguments": arguments})
-
-    def ask(connection: Any) -> str:
-        import libvirt_qemu
-
-        domain = find_domain(connection, uuid)
-        try:
-            return str(libvirt_qemu.qemuAgentCommand(domain, request, ANSWER_S, 0))
-        except (SystemError, UnicodeDecodeError) as error:
-            # libvirt's error quotes the guest's bytes, and libvirt-python takes them for UTF-8.
-            raise BadDataError("the guest agent answered with bytes that are no text") from error
-
-    return hypervisor.call(f"ask the guest agent of {uuid}", ask, deadline_s=DEADLINE_S)
-
-
-def _returned(answer: str) -> Any:
-    if len(answer) > _LONGEST_ANSWER:
-        raise BadDataError(f"the guest agent answered with {len(answer)} letters")
-    try:
-        found = json.loads(answer)
-    except (ValueError, RecursionError) as error:
-        raise _nonsense(answer) from error
-    if not isinstance(found, dict) or "return" not in found:
-        raise _nonsense(found)
-    return found["return"]
-
-
-def _nonsense(found: object) -> BadDataError:
-    return BadDataError(f"the guest agent answered {found!r:.80}")
+def parse_stalled(text: bytes) -> tuple[int | None, int | None]:
+    """Microseconds in which some task stalled for memory, and all, in /proc/pressure/memory."""
+    found = {kind: int(figure) for kind, figure in _STALLED.findall(text)}
+    if max(found.values(), default=0) > _LARGEST:
+        raise nonsense(max(found.values()))
+    return found.get(b"some"), found.get(b"full")
 
 
 def _tell_quietly(uuid: str, error: VmpackError) -> None:
@@ -266,5 +239,5 @@ def _tell_defect(uuid: str, error: Exception, past: _Past) -> None:
     if past.defect_is_told:
         return
     past.defect_is_told = True
-    log.warning("a defect in vmpack: OOM kills in the VM %s are not seen; please report it", uuid)
+    log.warning("a defect in vmpack: what the VM %s lacks is seen less well; please report it", uuid)
     log.debug("asking the guest agent of %s failed with %s", uuid, type(error).__name__, exc_info=error)
