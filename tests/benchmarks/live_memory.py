@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.benchmarks.live.course import Course, course
 from tests.benchmarks.live.host import FullHost, full_host
-from tests.benchmarks.live.measure import Sample, Sampler, late_gbs, sums
+from tests.benchmarks.live.measure import Sample, Sampler, sums
 from tests.benchmarks.live.players import Player
 from tests.benchmarks.live.rival import Rival
 from tests.real.agent_process import AgentProcess
@@ -117,10 +117,10 @@ def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row
             for player in players:
                 player.stop()
             sampler.stop()
+    held = {player.guest.name: player.held for player in players}
     done = all(player.is_done for player in players)
     row = {
-        **asdict(sums(sampler.samples, host, needs)),
-        "late_gbs": round(sum(late_gbs(player.late, needs.length_s) for player in players), 3),
+        **asdict(sums(sampler.samples, held, host, needs)),
         "oom_kills": sum(kills.values()),
         "killed_in": {guest: count for guest, count in kills.items() if count},
         "orders": sum(0 <= given_s - began_s <= needs.length_s for given_s in orders.given_s),
