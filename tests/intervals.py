@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from tests import builders
 from vmpack.decide import memory
+from vmpack.model import codec
 from vmpack.model.action import Outcome
 from vmpack.model.guest import GuestSnapshot, VcpuTime
 from vmpack.model.host import HostSnapshot, Pressure
 from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.plan import Remembered
 from vmpack.model.settings import Settings
+from vmpack.publish.journal import Correction, Header
 
 VERSION = "9.9.9"
 STEP_S = 5.0
@@ -70,6 +73,18 @@ def history_of(
         later = builders.carried_out(seen, turn.plan, STEP_S)
         seen = later if steady else _moved_on(later, number)
     return turns
+
+
+@functools.cache
+def segment_bytes() -> int:
+    """A segment of the journal that is about full after some tens of turns of two guests.
+
+    The writer wants room for a header and a line before they are packed: it grows with what is remembered.
+    """
+    turn, remembered = history_of(30)[-1]
+    header = Header(VERSION, remembered, builders.SETTINGS, True, Correction(remembered.guests, remembered))
+    line = len(codec.dumps(turn.snapshot)) + len(codec.dumps(turn.plan)) + len(codec.dumps(turn.outcomes))
+    return len(codec.dumps(header)) + line + 300
 
 
 def _moved_on(seen: HostSnapshot, number: int) -> HostSnapshot:

@@ -79,7 +79,9 @@ def test_what_presses_stops_and_kills_cost_is_told_with_its_end():
     """A VM that stays large for hours would look like a mistake."""
     known = known_guest()
     assert known.use is not None
-    use = known.use._replace(pressed_floor_bytes=150 * MIB, pressed_floor_until_s=LATER_S + 1800, presses=2)
+    use = known.use._replace(
+        pressed_floor_bytes=150 * MIB, pressed_floor_until_s=LATER_S + 1800, presses=2, pressed_by="faults"
+    )
     known = known._replace(
         use=use,
         learned_floor_bytes=170 * MIB,
@@ -89,7 +91,8 @@ def test_what_presses_stops_and_kills_cost_is_told_with_its_end():
     )
     pressed, floor, kills = told(known).splitlines()
 
-    assert "2 times in a row" in pressed and "150 MiB are kept for 30 min more" in pressed
+    assert pressed.startswith("it swapped in or faulted hard when it had less (2 times in a row)")
+    assert "150 MiB are kept for 30 min more" in pressed
     assert "stopped at 170 MiB" in floor and "10 min" in floor
     assert "3 times lately" in kills and "256 MiB for 4.0 h" in kills
     assert told(known, LATER_S + 1801).count("\n") == 1

@@ -10,6 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.builders import EAGER, NOW_S, guest, host
 
+from vmpack.decide.experience import experience
+from vmpack.decide.explain import words
 from vmpack.decide.lesson import FORGOTTEN_S, is_news, lesson
 from vmpack.decide.memory import plan
 from vmpack.decide.volatility import DAY_S, usual_bytes
@@ -123,6 +125,8 @@ def test_a_pressed_floor_goes_along(left_s, kept):
 
     assert learned.pressed == Lapse(3, left_s, 200 * MIB)
     assert there.use is not None and there.use.presses == 3
+    told = [words(reason)[0] for reason in experience(there, 0.0, EAGER.memory)]
+    assert any("before it came here" in what for what in told) == (kept > 0)
     assert there.use.pressed_floor_until_s == 77.0 - 60.0 + left_s
     assert wanted(decided) == max(kept, wanted(elsewhere(None)[1]))
 

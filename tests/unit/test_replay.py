@@ -30,7 +30,7 @@ plan_of = memory.plan
 def journal(tmp_path: Path) -> Path:
     """Many intervals in several segments, with a change of settings in between."""
     directory = tmp_path / "journal"
-    to = JournalWriter(directory, 8 * MIB, 16_000, intervals.VERSION)
+    to = JournalWriter(directory, 8 * MIB, intervals.segment_bytes(), intervals.VERSION)
     for settings in (builders.EAGER, builders.SETTINGS):
         for turn, remembered in intervals.history_of(COUNT // 2, settings=settings):
             to.write(turn, remembered, settings)
@@ -225,17 +225,17 @@ def test_a_journal_of_an_older_vmpack_replays() -> None:
 @pytest.mark.parametrize("settings", [builders.EAGER, builders.SETTINGS])
 def test_fields_that_came_later_change_no_proof(tmp_path: Path, settings: Settings) -> None:
     """An update that lets a record hold more would make each older journal differ from line one on."""
-    to = JournalWriter(tmp_path, 8 * MIB, 16_000, intervals.VERSION)
-    for turn, remembered in intervals.history_of(120, settings=settings, steady=True):
+    to = JournalWriter(tmp_path, 8 * MIB, intervals.segment_bytes(), intervals.VERSION)
+    for turn, remembered in intervals.history_of(200, settings=settings, steady=True):
         to.write(turn, remembered, settings)
     to.close()
     paths = segment_paths(tmp_path)
     stripped = sum(_strip_later_fields(path) for path in paths)
     report = replay(read_segments(tmp_path), memory.plan)
 
-    assert len(paths) > 1 and stripped > 2 * 120
+    assert len(paths) > 1 and stripped > 2 * 200
     assert report.first_difference is None and report.damages == []
-    assert report.intervals == 120 and report.actions > 0
+    assert report.intervals == 200 and report.actions > 0
 
 
 LATER_FIELDS = {

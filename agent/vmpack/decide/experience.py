@@ -25,7 +25,7 @@ def experience(known: RememberedGuest | None, now_s: float, rules: MemorySetting
     if use is not None and use.pressed_floor_until_s is not None and now_s < use.pressed_floor_until_s:
         left_s = use.pressed_floor_until_s - now_s
         numbers = {"kept_bytes": use.pressed_floor_bytes, "left_s": left_s, "times": use.presses}
-        told.append(Reason("learned_pressed", numbers))
+        told.append(Reason("learned_pressed", numbers, use.pressed_by))
     if known.learned_floor_bytes is not None and known.learned_floor_until_s is not None:
         left_s = known.learned_floor_until_s - now_s
         told.append(Reason("learned_floor", {"kept_bytes": known.learned_floor_bytes, "left_s": left_s}))

@@ -135,9 +135,9 @@ _WORDS: dict[str, tuple[str, str]] = {
         "more rises, or another stance (memory.stance)",
     ),
     "learned_pressed": (
-        "it swapped in or faulted hard when it had less ({times} times in a row): {kept_bytes} are kept for "
-        "{left_s} more, and twice as long the next time",
-        "time without swap-in and major faults, or another stance (memory.stance)",
+        "{note} when it had less ({times} times in a row): {kept_bytes} are kept for {left_s} more, and "
+        "twice as long the next time",
+        "time without it, or another stance (memory.stance)",
     ),
     "learned_floor": (
         "its balloon stopped at {kept_bytes}: it is not asked for less for {left_s} more",
@@ -230,6 +230,7 @@ _STRAINS = {
     # Learned elsewhere: before a migration, or by an older vmpack.
     "": "it was short of memory",
     "faults": "it swapped in or faulted hard",
+    "before": "it had too little, before it came here or this agent began,",
     "refaults": "it read again from its disk what it had just lost from its page cache",
     "allocation_stalls": "programs in it had to free memory before they got any",
     "stalled": "programs in it stood still for want of memory",
@@ -239,7 +240,7 @@ _STRAINS = {
 def words(reason: Reason) -> tuple[str, str]:
     """What happened, and what would have changed it. A rule without words is shown by its name."""
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
-    known = _STRAINS if reason.rule == "guest_was_pressed" else _EXCLUSIONS
+    known = _STRAINS if reason.rule in ("guest_was_pressed", "learned_pressed") else _EXCLUSIONS
     note = known.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
     return what.format_map(_Shown(shown, note=note)), change

@@ -95,6 +95,7 @@ def taken_up(use: LearnedUse, learned: Learned, now_s: float, kept_per_day: floa
         pressed_floor_bytes=pressed.kept_bytes,
         pressed_floor_until_s=_until_s(learned, pressed, now_s),
         presses=pressed.times,
+        pressed_by="before",
     )
 
 

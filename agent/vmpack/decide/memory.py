@@ -239,7 +239,7 @@ def _grows(seat: Seat, target: int, now_s: float, rules: MemorySettings) -> bool
     if held < seat.need.minimum_bytes or held < seat.need.pressed_bytes <= target:
         return True
     # Where comfort is short, targets lie below what is wanted: half of it is still given.
-    return held < seat.need.minimum_bytes + seat.band_bytes and target - held > seat.limits.band_bytes
+    return held < seat.need.minimum_bytes + seat.band_bytes and 2 * (target - held) > seat.band_bytes
 
 
 def _take(seats: Sequence[Seat], targets: Sequence[int], owed: int, moves: dict[str, _Move]) -> int:

@@ -34,7 +34,7 @@ class MemorySettings:
     shares: int = 1000
     dead_band_ratio: float = 0.005
     dead_band_min_bytes: int = 8 * MIB
-    shrink_step_ratio: float = 0.10
+    shrink_step_ratio: float = 0.25
     calm_s: float = 30.0
     silence_s: float = 6.0
     silence_nominal_s: float = 30.0
