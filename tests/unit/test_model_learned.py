@@ -67,6 +67,15 @@ def test_what_is_written_can_be_read_and_is_short(learned: Learned) -> None:
     assert to_attributes(read) == to_attributes(learned)
 
 
+def test_more_than_a_reader_takes_is_written_as_the_most() -> None:
+    """A guest that kills something for ever would lose all that was learned of it, rises too."""
+    learned = Learned(1.7e9, 2**28, 1e12, (3e9,), Lapse(1001, 60), Lapse(1299, 60))
+    read = from_attributes(to_attributes(learned))
+
+    assert read.pressed == read.killed == Lapse(1000, 60)
+    assert read.counts == (2e6,) and read.known_s == 10 * 365 * 86400
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -19,7 +19,7 @@ LARGEST_TEXT_BYTES = 2048
 MOST_SIZES = 80
 _VERSION = "1"
 _SMALLEST_WEIGHT = 0.001
-_LARGEST_WEIGHT = 2.0**21
+_LARGEST_WEIGHT = 2e6
 _LARGEST_BYTES = 2**60
 _MOST_TIMES = 1000
 _LONGEST_S = 10 * 365 * 86400.0
@@ -55,13 +55,18 @@ class Learned(NamedTuple):
 
 
 def to_attributes(learned: Learned) -> dict[str, str]:
-    """The attributes of the metadata's element; `written_s` is to be Unix time."""
-    rises = " ".join(f"{size}:{weight:.3g}" for size, weight in _weighty(learned.counts))
+    """The attributes of the metadata's element; `written_s` is to be Unix time.
+
+    What is more than a reader takes is written as the most that it takes: else it would refuse all.
+    """
+    rises = " ".join(
+        f"{size}:{min(weight, _LARGEST_WEIGHT):.3g}" for size, weight in _weighty(learned.counts)
+    )
     attributes = {
         "v": _VERSION,
         "at": f"{learned.written_s:.0f}",
         "nominal": str(learned.nominal_bytes),
-        "known": f"{learned.known_s:.0f}",
+        "known": f"{min(learned.known_s, _LONGEST_S):.0f}",
         "rises": rises,
         "pressed": _lapse_text(learned.pressed),
         "killed": _lapse_text(learned.killed),
@@ -74,7 +79,7 @@ def _weighty(counts: tuple[float, ...]) -> list[tuple[int, float]]:
 
 
 def _lapse_text(lapse: Lapse | None) -> str:
-    return f"{lapse.times} {lapse.left_s:.0f} {lapse.kept_bytes}" if lapse else ""
+    return f"{min(lapse.times, _MOST_TIMES)} {lapse.left_s:.0f} {lapse.kept_bytes}" if lapse else ""
 
 
 def from_attributes(attributes: Mapping[str, str]) -> Learned:
