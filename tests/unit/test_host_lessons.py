@@ -10,6 +10,7 @@ import pytest
 from tests import builders
 from tests.host_doubles import HostInMemory, JumpingClock, make_loop, make_service, turns
 
+from vmpack.errors import GuestBusyError, GuestGoneError
 from vmpack.host.lessons import LOOK_EVERY_S, MOST_WRITES, Lessons
 from vmpack.host.loop import Loop
 from vmpack.host.state import State
@@ -180,6 +181,28 @@ def test_what_cannot_be_taken_out_is_said(caplog: pytest.LogCaptureFixture) -> N
         Lessons(host).forget_all()
 
     assert "stays in their metadata" in caplog.text
+
+
+def test_one_vm_that_fails_keeps_nothing_in_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """After an uninstallation all VMs behind a hung one, or one that just ended, would carry our text."""
+
+    class HostWithTrouble(HostInMemory):
+        def write_learned(self, uuid: str, learned: Learned | None) -> None:
+            if uuid == "uuid-gone":
+                raise GuestGoneError("it is gone")
+            if uuid.startswith("uuid-hung"):
+                raise GuestBusyError(f"{uuid} does not answer")
+            super().write_learned(uuid, learned)
+
+    host = HostWithTrouble(JumpingClock())
+    uuids = ("uuid-gone", "uuid-hung-1", "uuid-hung-2", "uuid-well")
+    host.learned = dict.fromkeys(uuids, Learned(0.0, 1, 0.0, (1.0,)))
+    with caplog.at_level(logging.WARNING):
+        Lessons(host).forget_all()
+
+    assert host.learned["uuid-well"] is None
+    (told,) = caplog.messages
+    assert "2 times" in told and "uuid-hung-1" in told and "uuid-hung-2" in told and "gone" not in told
 
 
 def test_a_restarted_agent_goes_on_with_what_was_learned(tmp_path: Path) -> None:

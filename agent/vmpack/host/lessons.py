@@ -11,7 +11,7 @@ import logging
 from typing import Protocol
 
 from vmpack.decide.lesson import is_news, lesson
-from vmpack.errors import VmpackError
+from vmpack.errors import GuestGoneError, VmpackError
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.learned import Learned
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 600.0
 MOST_LOOKS = 100
 MOST_WRITES = 3
+MOST_TOLD = 10
 
 
 class LearnedWriter(Protocol):
@@ -73,11 +74,21 @@ class Lessons:
     def forget_all(self) -> None:
         """Take it out of every VM's metadata, also of those that do not run; what cannot be is said."""
         self._written, self._looked_s = {}, {}
+        failures: list[str] = []
         try:
-            for uuid in self._writer.vms_with_learned():
-                self._writer.write_learned(uuid, None)
+            uuids = self._writer.vms_with_learned()
         except VmpackError as error:
-            log.warning("what was learned of VMs stays in their metadata: %s", error)
+            uuids, failures = (), [str(error)]
+        for uuid in uuids:
+            try:
+                self._writer.write_learned(uuid, None)
+            except GuestGoneError:
+                continue
+            except VmpackError as error:
+                failures.append(str(error))
+        if failures:
+            told = "; ".join(failures[:MOST_TOLD]) + "; ..." * (len(failures) > MOST_TOLD)
+            log.warning("what was learned of VMs stays in their metadata, %d times: %s", len(failures), told)
 
     def _is_due(self, uuid: str, now_s: float) -> bool:
         looked_s = self._looked_s.get(uuid)
