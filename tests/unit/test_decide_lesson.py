@@ -145,6 +145,14 @@ def test_kills_go_along():
     assert (later.kills_seen, later.killed_s, later.kill_floor_until_s) == (2, 17.0, None)
 
 
+def test_a_vm_that_is_quiet_for_years_is_no_error():
+    """Every turn of the agent would end with an overflow, three years after the VM's last rise."""
+    learned = lesson(known_guest(), NOW_S + 4000 * DAY_S)
+
+    assert learned is not None and max(learned.counts) < 1e-9
+    assert not any(through_text(learned).counts)
+
+
 def test_nothing_learned_leaves_nothing():
     """Every idle VM's definition would have an element of ours for no use."""
     assert lesson(known_guest(rises=None), NOW_S) is None

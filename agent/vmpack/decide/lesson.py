@@ -11,7 +11,7 @@ only not seen.
 from __future__ import annotations
 
 from vmpack.decide.stance import STANCES
-from vmpack.decide.volatility import DAY_S, HALF_LIFE_S, READY_PER_DAY, usual_bytes
+from vmpack.decide.volatility import DAY_S, READY_PER_DAY, faded_counts, usual_bytes
 from vmpack.model.learned import Lapse, Learned
 from vmpack.model.plan import LearnedUse, RememberedGuest, Rises
 
@@ -39,8 +39,7 @@ def lesson(known: RememberedGuest, now_s: float) -> Learned | None:
         return None
     counts, known_s = (), 0.0
     if rises is not None:
-        weight = 2.0 ** ((now_s - rises.epoch_s) / HALF_LIFE_S)
-        counts, known_s = tuple(entry / weight for entry in rises.counts), now_s - rises.since_s
+        counts, known_s = faded_counts(rises, now_s), now_s - rises.since_s
     return Learned(now_s, known.nominal_bytes, known_s, counts, pressed, killed)
 
 

@@ -53,7 +53,7 @@ def _is_due(rises: Rises, now_s: float) -> bool:
 def _counted(rises: Rises, rise_bytes: int, now_s: float) -> Rises:
     weight = _weight(rises, now_s)
     if weight > _LARGEST_WEIGHT:
-        rises = rises._replace(counts=tuple(entry / weight for entry in rises.counts), epoch_s=now_s)
+        rises = rises._replace(counts=faded_counts(rises, now_s), epoch_s=now_s)
         weight = 1.0
     size = min(MOST_SIZES - 1, math.ceil(PER_OCTAVE * math.log2(rise_bytes / MIB)))
     counts = [*rises.counts, *[0.0] * (size + 1 - len(rises.counts))]
@@ -64,6 +64,12 @@ def _counted(rises: Rises, rise_bytes: int, now_s: float) -> Rises:
 def _weight(rises: Rises, now_s: float) -> float:
     """Of a rise now."""
     return math.exp2(min((now_s - rises.epoch_s) / HALF_LIFE_S, _MOST_DOUBLINGS))
+
+
+def faded_counts(rises: Rises, now_s: float) -> tuple[float, ...]:
+    """The counts with the weights of now."""
+    weight = _weight(rises, now_s)
+    return tuple(entry / weight for entry in rises.counts)
 
 
 def _known_days(rises: Rises, now_s: float) -> float:
