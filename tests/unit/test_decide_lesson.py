@@ -211,8 +211,8 @@ lapses = st.none() | st.builds(Lapse, st.integers(1, 1000), st.floats(-1e8, 1e8)
     st.floats(0, 9 * DAY_S),
     st.integers(0, 400),
 )
-def test_whatever_is_brought_only_makes_packing_gentler(learned, later_s, used):
-    """A forged text could take memory from a guest, or more than its nominal for it."""
+def test_whatever_is_brought_only_adds_when_it_is_taken_up(learned, later_s, used):
+    """What a VM brought could take memory from it at once, or more than its nominal for it."""
     now_s = 1e6
     brought = learned._replace(written_s=now_s - later_s)
     plain = guest(used=used, now_s=now_s)

@@ -1,8 +1,9 @@
 """What was learned of one VM, as it goes with the VM: in libvirt's metadata, through migrations and restarts.
 
-observe/ reads it, act/ writes it, decide/ makes it and takes it up. Whoever may change a domain can write
-there, so each value is checked, and a text that is wrong in one is not used at all. What it can do is little:
-room for rises is only ever added to what a VM needs by its own reports, and never above its nominal.
+observe/ reads it, act/ writes it, decide/ makes it and takes it up. Only the host's administrators and its
+cloud can write there, no guest; each value is checked all the same, and a text that is wrong in one is not
+used at all. What it can do is little: room is only ever added to what a VM needs by its own reports, never
+above its nominal. But a long quiet history that is not true has later rises count for less than none would.
 """
 
 from __future__ import annotations
