@@ -27,8 +27,8 @@ def risen(*rises: tuple[float, int], kept_per_day: float = 2.0) -> Rises:
     """After these rises, as (day, MiB), judged ten days in."""
     found: Rises | None = None
     for day, rise in sorted(rises):
-        found = learned(found, rise * MIB, NOW_S + day * DAY_S, kept_per_day)
-    found = learned(found, 0, LATER_S, kept_per_day)
+        found = learned(found, rise * MIB, NOW_S + day * DAY_S, kept_per_day, RULES.interval_s)
+    found = learned(found, 0, LATER_S, kept_per_day, RULES.interval_s)
     assert found is not None
     return found
 
@@ -41,6 +41,7 @@ def test_usual_rises_are_told_with_what_is_kept_for_them():
     """An administrator would see headroom that no setting of his explains."""
     rises = risen(*[(quarter / 4, 96) for quarter in range(40)])
 
+    assert "within 60.0 s" in told(known_guest(rises._replace(interval_s=60.0)))
     assert told(known_guest(rises)) == (
         "its use rises by about 108 MiB or more within 5.0 s some 3.7 times a day (known for 10.0 d); "
         "129 MiB are kept for that (stance balanced)"
@@ -62,7 +63,8 @@ def test_what_is_kept_is_what_decisions_keep():
 
 def test_a_vm_known_for_an_hour_is_told_by_that_hour():
     """Two jumps while it booted would be told as fifty a day."""
-    rises = learned(learned(None, 96 * MIB, NOW_S, 2.0), 96 * MIB, NOW_S + 60, 2.0)
+    first = learned(None, 96 * MIB, NOW_S, 2.0, RULES.interval_s)
+    rises = learned(first, 96 * MIB, NOW_S + 60, 2.0, RULES.interval_s)
 
     assert "2 times in the 60 min since its first rise" in told(known_guest(rises), NOW_S + 3600)
 

@@ -68,6 +68,17 @@ def test_another_agent_keeps_the_same_room():
     assert wanted(elsewhere(lesson(known_guest(), NOW_S))[1]) > wanted(elsewhere(None)[1]) + USUAL_MIB
 
 
+def test_rises_within_another_interval_are_not_taken_up():
+    """A host that looks once a minute would keep room for what the VM does within five seconds."""
+    ours_s = EAGER.memory.interval_s
+    same = through_text(lesson(known_guest(rises=RISES._replace(interval_s=ours_s)), NOW_S))
+    other = through_text(lesson(known_guest(rises=RISES._replace(interval_s=12 * ours_s)), NOW_S))
+
+    assert learned_of(elsewhere(same)[1]).usual_bytes // MIB == USUAL_MIB
+    assert wanted(elsewhere(other)[1]) == wanted(elsewhere(None)[1])
+    assert is_news(same, other)
+
+
 def test_it_waits_for_the_first_report():
     """A VM is seen before its balloon driver reports there: what it brought would be lost by then."""
     seen, first = elsewhere(lesson(known_guest(), NOW_S), stats=None)
@@ -207,6 +218,7 @@ lapses = st.none() | st.builds(Lapse, st.integers(1, 1000), st.floats(-1e8, 1e8)
         st.lists(st.floats(0, 2.0**21), max_size=80).map(tuple),
         lapses,
         lapses,
+        st.sampled_from((None, EAGER.memory.interval_s, 60.0)),
     ),
     st.floats(0, 9 * DAY_S),
     st.integers(0, 400),

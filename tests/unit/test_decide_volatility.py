@@ -13,6 +13,7 @@ from vmpack.model.plan import Rises
 from vmpack.units import GIB, MIB
 
 START_S = 1000.0
+INTERVAL_S = 5.0
 quick = hypothesis_settings(max_examples=60, deadline=None)
 sizes = st.integers(MIB, 2**45)
 rates = st.floats(0.01, 50)
@@ -24,7 +25,7 @@ def taught(history: list[tuple[float, int]], kept_per_day: float = 2.0) -> Rises
     """What a guest is known for after these rises, as (when, how much)."""
     rises: Rises | None = None
     for at_s, rise in sorted(history, key=lambda entry: entry[0]):
-        rises = learned(rises, rise, START_S + at_s, kept_per_day)
+        rises = learned(rises, rise, START_S + at_s, kept_per_day, INTERVAL_S)
     assert rises is not None
     return rises
 
@@ -51,8 +52,8 @@ def test_a_size_between_two_is_counted_as_the_larger():
 
 def test_small_rises_are_noise():
     """Each report's flicker would fill the VM's metadata and the host's journal."""
-    assert learned(None, MIB - 1, START_S, 2.0) is None
-    assert learned(None, -5 * GIB, START_S, 2.0) is None
+    assert learned(None, MIB - 1, START_S, 2.0, INTERVAL_S) is None
+    assert learned(None, -5 * GIB, START_S, 2.0, INTERVAL_S) is None
 
 
 def test_what_comes_more_often_than_allowed_is_kept_and_what_is_seldom_is_not():
@@ -90,20 +91,38 @@ def test_old_rises_fade():
     assert after == [256 * MIB, 256 * MIB, 256 * MIB, 0]
 
 
+def test_another_interval_starts_afresh():
+    """Rises within 5 s would be taken for rises within a minute: too little would be kept, for days."""
+    before = taught([(minute * 60.0, 32 * MIB) for minute in range(20)])
+    now_s = START_S + DAY_S
+
+    assert learned(before, 0, now_s, 2.0, 60.0) is None
+    after = learned(before, 512 * MIB, now_s, 2.0, 60.0)
+    assert after is not None and (after.since_s, after.interval_s, sum(after.counts)) == (now_s, 60.0, 1.0)
+
+
+def test_what_an_older_vmpack_counted_is_kept():
+    """At the update all hosts would forget what their VMs do."""
+    before = taught([(minute * 60.0, 32 * MIB) for minute in range(20)])
+    after = learned(before._replace(interval_s=None), 0, START_S + DAY_S, 2.0, 60.0)
+
+    assert after is not None and (after.counts, after.interval_s) == (before.counts, 60.0)
+
+
 def test_a_quiet_guest_is_judged_again_by_itself():
     """Room for rises that no longer come would be kept, for nothing would bring the sizes up to date."""
     rises = taught([(minute * 60.0, 256 * MIB) for minute in range(20)])
     week_s = START_S + 8 * DAY_S
-    later = learned(rises, 0, week_s, 2.0)
+    later = learned(rises, 0, week_s, 2.0, INTERVAL_S)
 
     assert later is not None and (later.usual_bytes, later.judged_s) == (0, week_s)
-    assert learned(later, 0, week_s + JUDGE_EVERY_S - 1, 2.0) is later
+    assert learned(later, 0, week_s + JUDGE_EVERY_S - 1, 2.0, INTERVAL_S) is later
 
 
 def test_a_larger_rise_counts_at_once():
     """The second jump of a burst comes within the minute; ten minutes later is too late."""
-    first = learned(None, 32 * MIB, START_S, 2.0)
-    second = learned(first, 512 * MIB, START_S + 60, 2.0)
+    first = learned(None, 32 * MIB, START_S, 2.0, INTERVAL_S)
+    second = learned(first, 512 * MIB, START_S + 60, 2.0, INTERVAL_S)
 
     assert second is not None and second.usual_bytes == 512 * MIB
 
@@ -135,7 +154,7 @@ def test_years_do_not_overflow():
 def test_a_guest_that_was_quiet_for_years_costs_no_interval():
     """One such guest would end the agent: no power of two is that large."""
     late_s = START_S + 4000 * DAY_S
-    later = learned(taught([(0.0, 64 * MIB)]), 128 * MIB, late_s, 2.0)
+    later = learned(taught([(0.0, 64 * MIB)]), 128 * MIB, late_s, 2.0, INTERVAL_S)
 
     assert later is not None and later.usual_bytes == 0
     assert usual_bytes(later, 0.05, late_s) == 128 * MIB
@@ -178,7 +197,7 @@ def test_one_more_rise_never_takes_room_away(history):
     """A guest would be punished for asking."""
     now_s = START_S + 4 * DAY_S
     before = taught(history)
-    after = learned(before, max(size for _, size in history), now_s, 2.0)
+    after = learned(before, max(size for _, size in history), now_s, 2.0, INTERVAL_S)
 
     assert after is not None
     assert usual_bytes(after, 2.0, now_s) >= usual_bytes(before, 2.0, now_s)

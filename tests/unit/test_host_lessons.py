@@ -128,7 +128,8 @@ def test_a_vm_that_does_not_answer_costs_no_turn_and_is_asked_again_later() -> N
 def test_what_stands_in_the_metadata_is_not_written_again() -> None:
     """Each start of the agent would write to every VM."""
     host = host_of(1)
-    known = Learned(builders.NOW_S, 256 * MIB, 3600.0, RISES.counts)
+    interval_s = builders.settings().memory.interval_s
+    known = Learned(builders.NOW_S, 256 * MIB, 3600.0, RISES.counts, interval_s=interval_s)
     host.guests = {uuid: dataclasses.replace(guest, learned=known) for uuid, guest in host.guests.items()}
     loop = make_loop(host)
     turns(loop, 200, host.clock)

@@ -26,6 +26,7 @@ GIVEN = {
     "pressed": "2 1800 104857600",
     "killed": "1 -60 0",
 }
+"""As before the interval was told."""
 quick = hypothesis_settings(max_examples=100, deadline=None)
 lapses = st.builds(Lapse, st.integers(1, 1000), st.floats(-1e6, 1e6), st.integers(0, 2**60)) | st.none()
 anything_learned = st.builds(
@@ -36,6 +37,7 @@ anything_learned = st.builds(
     st.lists(st.floats(0, 2.0**20), max_size=MOST_SIZES).map(tuple),
     lapses,
     lapses,
+    st.floats(0.5, 60) | st.none(),
 )
 
 
@@ -46,6 +48,13 @@ def test_the_form_is_as_it_was() -> None:
     counts = (3.2, *[0.0] * 26, 0.5)
     assert read == Learned(1.7e9, 2**28, 86400, counts, Lapse(2, 1800, 100 * 2**20), Lapse(1, -60, 0))
     assert to_attributes(read) == GIVEN
+
+
+def test_the_interval_goes_along() -> None:
+    """A host with another interval would take the rises for its own."""
+    read = from_attributes(GIVEN | {"interval": "3.3333333333333335"})
+
+    assert read.interval_s == 10 / 3 and from_attributes(to_attributes(read)) == read
 
 
 def test_what_is_not_there_is_left_out() -> None:
@@ -107,6 +116,8 @@ def test_more_than_a_reader_takes_is_written_as_the_most() -> None:
         ("pressed", "0 2 3"),
         ("pressed", "1 nan 3"),
         ("pressed", "1 2 -3"),
+        ("interval", "0"),
+        ("interval", "inf"),
         ("killed", "one two three"),
         ("killed", "99999999999 2 3"),
     ],

@@ -42,7 +42,7 @@ def _of_rises(rises: Rises, now_s: float, rules: MemorySettings) -> Reason:
     found, per_day = times(rises, shown_bytes, now_s)
     known_s = now_s - rises.since_s
     numbers = {
-        "interval_s": rules.interval_s,
+        "interval_s": rules.interval_s if rises.interval_s is None else rises.interval_s,
         "rise_bytes": shown_bytes,
         "known_s": known_s,
         "kept_bytes": int(chosen.rise_ratio * rises.kept_bytes),

@@ -115,7 +115,8 @@ def learn(
         kills_told = kills_told if guest.oom_kills is None else guest.oom_kills
     use = _learn_use(guest, use, changed_s if settles else now_s, now_s, limits, settings)
     if carried is not None and use is not None:
-        use, carried = taken_up(use, carried, now_s, STANCES[settings.stance].rises_per_day), None
+        kept_per_day = STANCES[settings.stance].rises_per_day
+        use, carried = taken_up(use, carried, now_s, kept_per_day, settings.interval_s), None
     return RememberedGuest(
         guest.name, guest.nominal_bytes, balloon, changed_s, awake_since_s, calm_since_s, use,
         target, asked_s, safe, stands_since_s, stood_at, floor, floor_until_s, period_before_s, period_set_s,
@@ -235,7 +236,8 @@ def _learn_use(
         # From anchor to anchor: intervals that do not overlap.
         step = was_used - anchor_used
         if step >= SMALLEST_BYTES or (rises is not None and was_s - rises.judged_s >= JUDGE_EVERY_S):
-            rises = learned(rises, step, was_s, STANCES[settings.stance].rises_per_day)
+            kept_per_day = STANCES[settings.stance].rises_per_day
+            rises = learned(rises, step, was_s, kept_per_day, settings.interval_s)
         anchor_s, anchor_used = was_s, was_used
     swaps = _many(stats.swap_in_bytes, was_swap_in, SWAP_IN_PRESSED_BYTES_PER_S * seconds)
     if swaps:

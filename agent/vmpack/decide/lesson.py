@@ -11,7 +11,7 @@ only not seen.
 from __future__ import annotations
 
 from vmpack.decide.stance import STANCES
-from vmpack.decide.volatility import DAY_S, READY_PER_DAY, faded_counts, usual_bytes
+from vmpack.decide.volatility import DAY_S, READY_PER_DAY, faded_counts, of_interval, usual_bytes
 from vmpack.model.learned import Lapse, Learned
 from vmpack.model.plan import LearnedUse, RememberedGuest, Rises
 
@@ -37,10 +37,10 @@ def lesson(known: RememberedGuest, now_s: float) -> Learned | None:
         killed = Lapse(known.kills_seen, (known.killed_s if until_s is None else until_s) - now_s)
     if rises is None and pressed is None and killed is None:
         return None
-    counts, known_s = (), 0.0
-    if rises is not None:
-        counts, known_s = faded_counts(rises, now_s), now_s - rises.since_s
-    return Learned(now_s, known.nominal_bytes, known_s, counts, pressed, killed)
+    if rises is None:
+        return Learned(now_s, known.nominal_bytes, 0.0, (), pressed, killed)
+    counts, known_s = faded_counts(rises, now_s), now_s - rises.since_s
+    return Learned(now_s, known.nominal_bytes, known_s, counts, pressed, killed, rises.interval_s)
 
 
 def is_news(written: Learned | None, found: Learned | None) -> bool:
@@ -49,6 +49,8 @@ def is_news(written: Learned | None, found: Learned | None) -> bool:
         return written is not found
     now_s = found.written_s
     if written.nominal_bytes != found.nominal_bytes or now_s - written.written_s >= REFRESHED_S:
+        return True
+    if written.interval_s != found.interval_s:
         return True
     if _is_other(written, written.pressed, found, found.pressed):
         return True
@@ -77,9 +79,11 @@ def fitting(learned: Learned | None, nominal_bytes: int, now_s: float) -> Learne
     return learned if now_s - learned.written_s < FORGOTTEN_S else None
 
 
-def taken_up(use: LearnedUse, learned: Learned, now_s: float, kept_per_day: float) -> LearnedUse:
+def taken_up(
+    use: LearnedUse, learned: Learned, now_s: float, kept_per_day: float, interval_s: float
+) -> LearnedUse:
     """A guest's first report, with what was learned before it."""
-    rises = _rises(learned, now_s)
+    rises = of_interval(_rises(learned, now_s), interval_s)
     if rises is not None:
         rises = rises._replace(
             judged_s=now_s,
@@ -115,4 +119,5 @@ def _rises(learned: Learned, now_s: float) -> Rises | None:
     if not learned.counts:
         return None
     age_s = min(max(0.0, now_s - learned.written_s), UNSEEN_COUNTS_S)
-    return Rises(learned.counts, now_s - age_s - learned.known_s, now_s - age_s)
+    since_s = now_s - age_s - learned.known_s
+    return Rises(learned.counts, since_s, now_s - age_s, interval_s=learned.interval_s)

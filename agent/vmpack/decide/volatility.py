@@ -29,10 +29,18 @@ _MOST_DOUBLINGS = 1000.0
 """More than a floating-point number can hold comes of a guest that was quiet for three years."""
 
 
-def learned(rises: Rises | None, rise_bytes: int, now_s: float, kept_per_day: float) -> Rises | None:
-    """Take one interval's rise into account. Small ones are noise, what is known is judged now and then."""
+def learned(
+    rises: Rises | None, rise_bytes: int, now_s: float, kept_per_day: float, interval_s: float
+) -> Rises | None:
+    """Take one interval's rise into account. Small ones are noise, what is known is judged now and then.
+
+    What was counted over intervals of another length says nothing of these: it starts afresh.
+    """
+    rises = of_interval(rises, interval_s)
     if rise_bytes >= SMALLEST_BYTES:
-        found = _counted(Rises((), now_s, now_s) if rises is None else rises, rise_bytes, now_s)
+        if rises is None:
+            rises = Rises((), now_s, now_s, interval_s=interval_s)
+        found = _counted(rises, rise_bytes, now_s)
         if rise_bytes <= found.usual_bytes and rise_bytes <= found.kept_bytes and not _is_due(found, now_s):
             return found
     elif rises is None or not _is_due(rises, now_s):
@@ -44,6 +52,13 @@ def learned(rises: Rises | None, rise_bytes: int, now_s: float, kept_per_day: fl
         usual_bytes=usual_bytes(found, READY_PER_DAY, now_s),
         kept_bytes=usual_bytes(found, kept_per_day, now_s),
     )
+
+
+def of_interval(rises: Rises | None, interval_s: float) -> Rises | None:
+    """The same where it was counted over such intervals, or nobody knows; else None."""
+    if rises is None or rises.interval_s == interval_s:
+        return rises
+    return rises._replace(interval_s=interval_s) if rises.interval_s is None else None
 
 
 def _is_due(rises: Rises, now_s: float) -> bool:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from vmpack.model.codec import ADDED
 
 LEARNED_NAMESPACE = "urn:vmpack:learned:1"
 """Not the policy's: libvirt keeps one element per namespace."""
@@ -53,6 +55,8 @@ class Learned(NamedTuple):
     """It swapped in or faulted hard."""
     killed: Lapse | None = None
     """Its guest killed something."""
+    interval_s: Annotated[float | None, ADDED] = None
+    """Of the rises; see Rises."""
 
 
 def to_attributes(learned: Learned) -> dict[str, str]:
@@ -69,6 +73,7 @@ def to_attributes(learned: Learned) -> dict[str, str]:
         "nominal": str(learned.nominal_bytes),
         "known": f"{min(learned.known_s, _LONGEST_S):.0f}",
         "rises": rises,
+        "interval": "" if learned.interval_s is None else f"{learned.interval_s!r}",
         "pressed": _lapse_text(learned.pressed),
         "killed": _lapse_text(learned.killed),
     }
@@ -97,6 +102,7 @@ def from_attributes(attributes: Mapping[str, str]) -> Learned:
             _counts(values.get("rises", "")),
             _lapse(values.get("pressed")),
             _lapse(values.get("killed")),
+            _interval_s(values.get("interval")),
         )
     except KeyError as error:
         raise ValueError(f"it has no {error.args[0]!r}") from None
@@ -119,6 +125,10 @@ def _whole(text: str, most: int, least: int = 0) -> int:
     if not (text.isdecimal() and len(text) <= 19 and least <= int(text) <= most):
         raise ValueError(f"{text!r:.20} is not a whole number from {least} to {most}")
     return int(text)
+
+
+def _interval_s(text: str | None) -> float | None:
+    return None if text is None else _number(text, 0.1, 3600)
 
 
 def _counts(text: str) -> tuple[float, ...]:

@@ -99,6 +99,8 @@ class Rises(NamedTuple):
     """The rise that it seldom passes."""
     kept_bytes: int = 0
     """The same, as seldom as the stance wants it."""
+    interval_s: Annotated[float | None, ADDED] = None
+    """How long the intervals were; None: an older vmpack did not say."""
 
 
 class RiseWindow(NamedTuple):
