@@ -30,6 +30,15 @@ def test_a_rise_takes_the_ramp() -> None:
     assert len(demand) == 2 * 8640 + 1
 
 
+def test_a_ramp_is_no_longer_than_a_slot() -> None:
+    """A trace of 30 s slots would jump at the end of each: rises that no guest made."""
+    used = np.zeros((1, 2 * 2880), dtype=np.int64)
+    used[0, 1:] = 60 * MIB
+    short = Trace(("a",), np.array([GIB]), used, 30)
+    demand = draw(short, 1, 1, 0).demand_bytes(10, 60, 1, np.array([GIB])) // MIB
+    assert demand[2:8, 0].tolist() == [0, 0, 20, 40, 60, 60]
+
+
 def test_scaled_demand_stops_at_what_the_guest_can_hold() -> None:
     """A guest cannot need more than its MemTotal: else an unballooned VM would be short."""
     demand = draw(trace(), 2, 1, 0).demand_bytes(10, 60, 2, np.array([GIB, 900 * MIB]))

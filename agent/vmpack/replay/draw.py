@@ -37,8 +37,10 @@ class Draw:
     def demand_bytes(self, step_s: float, ramp_s: float, scale: float, most_bytes: Bytes) -> Bytes:
         """[step, VM]: use at each step, with the last one's end, times `scale`, at most `most_bytes` [VM].
 
-        A change from one slot to the next takes `ramp_s` from the slot's beginning, in a straight line.
+        A change from one slot to the next takes `ramp_s`, or the slot where that is shorter, from the slot's
+        beginning, in a straight line.
         """
+        ramp_s = min(ramp_s, self.slot_s)
         time = np.arange(round((WARM_UP_S + SCORED_S) / step_s) + 1) * step_s
         slot = np.minimum((time // self.slot_s).astype(np.int64), self.used_bytes.shape[1] - 1)
         use = np.minimum(self.used_bytes.T * scale, most_bytes)
