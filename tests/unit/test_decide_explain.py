@@ -40,6 +40,20 @@ def test_numbers_are_shown_with_units():
     assert change
 
 
+@pytest.mark.parametrize(
+    ("rule", "name", "value", "words"),
+    [
+        ("saves_too_little_yet", "paid_pct", 43, "is 43 % of what is worth an order"),
+        ("offer", "bound_pct", 100 * 0.07, "at most 7 %;"),
+        ("offer", "bound_pct", 0.1, "at most 0.1 %;"),
+        ("host_runs_short", "stalled_pct", 12.3, "(12.3 % of the time)"),
+    ],
+)
+def test_shares_are_shown_in_percent(rule: str, name: str, value: float, words: str):
+    """ "43 of what is worth an order" says nothing, "7.000000000000001 %" more than anybody knows."""
+    assert words in explain.words(Reason(rule, {name: value}))[0]
+
+
 def test_exclusions_are_explained():
     """`huge_pages` alone does not say why a VM is left alone."""
     what, _ = explain.words(Reason("excluded", {}, "huge_pages"))

@@ -179,7 +179,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     # The host.
     "host_runs_short": (
         "the machine has only {available_bytes} left of a reserve of {reserve_bytes}, or stalls for want of "
-        "memory ({stalled_pct} % of the time): comfort is taken back at once and nothing is offered",
+        "memory ({stalled_pct} of the time): comfort is taken back at once and nothing is offered",
         "less use of memory on the host outside of VMs; stopping or migrating a VM",
     ),
     "host_memory_falls": (
@@ -209,7 +209,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "offer": (
         "of a budget of {budget_bytes} the VMs need {needed_bytes} (of that {newcomers_bytes} are nominals "
         "of VMs that are not known yet), {growth_reserve_bytes} are kept for rises within {reaction_s}, "
-        "passed with a chance of at most {bound_pct} %; {claimed_bytes} are claimed",
+        "passed with a chance of at most {bound_pct}; {claimed_bytes} are claimed",
         "less or steadier use in the guests, fewer claims, a larger offer.bound_ratio, or a cloud that "
         "reacts sooner (offer.reaction_s)",
     ),
@@ -261,4 +261,6 @@ def rules() -> frozenset[str]:
 def _number(name: str, value: float) -> str:
     if name.endswith("_bytes"):
         return format_bytes(value)
+    if name.endswith("_pct"):
+        return f"{value:.3g} %"
     return format_seconds(value) if name.endswith("_s") else str(value)
