@@ -47,16 +47,20 @@ def test_missing_directory_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "hint"),
+    ("code", "kind", "hint", "verb"),
     [
-        (errno.EROFS, UnavailableError, "read-only"),
-        (errno.EACCES, AccessError, "no right"),
-        (errno.EIO, UnavailableError, "dmesg"),
+        (errno.ENOENT, UnavailableError, "create the directory", "write"),
+        (errno.ENOENT, UnavailableError, "path is right", "read"),
+        (errno.EACCES, AccessError, "no right to read", "read"),
+        (errno.EIO, UnavailableError, "dmesg", "read"),
+        (errno.EROFS, UnavailableError, "read-only", "write"),
+        (errno.EACCES, AccessError, "no right", "write"),
+        (errno.EIO, UnavailableError, "dmesg", "write"),
     ],
 )
-def test_hint_fits_the_failure(code: int, kind: type[VmpackError], hint: str) -> None:
+def test_hint_fits_the_failure(code: int, kind: type[VmpackError], hint: str, verb: str) -> None:
     """Each kind of disk failure has its own way out, and its own exit code."""
-    error = disk_error("write", Path("/somewhere"), OSError(code, os.strerror(code)))
+    error = disk_error(verb, Path("/somewhere"), OSError(code, os.strerror(code)))
     assert type(error) is kind
     assert hint in error.hint
 

@@ -29,10 +29,19 @@ _HINTS = {
     errno.ENOENT: "create the directory, or choose another one",
 }
 
+_READING_HINTS = {
+    errno.EACCES: "this user has no right to read it: give it the right",
+    errno.EPERM: "this user has no right to read it: give it the right",
+    errno.EISDIR: "that is a directory: name a file in it",
+    errno.ENOTDIR: "see that its path is right",
+    errno.ENOENT: "see that its path is right",
+}
+
 
 def disk_error(verb: str, path: Path, error: OSError) -> VmpackError:
     """Turn an OSError into an error for people; `verb` completes "cannot ... PATH"."""
-    hint = _HINTS.get(error.errno or 0, "see `dmesg` for disk faults")
+    hints = _HINTS | _READING_HINTS if verb == "read" else _HINTS
+    hint = hints.get(error.errno or 0, "see `dmesg` for disk faults")
     kind = AccessError if error.errno in (errno.EACCES, errno.EPERM) else UnavailableError
     return kind(f"cannot {verb} {path}: {error.strerror or error}", hint)
 
