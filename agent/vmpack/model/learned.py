@@ -18,7 +18,6 @@ LEARNED_NAMESPACE = "urn:vmpack:learned:1"
 """Not the policy's: libvirt keeps one element per namespace."""
 LEARNED_PREFIX = "vmpack-learned"
 LEARNED_ELEMENT = "learned"
-LARGEST_TEXT_BYTES = 2048
 MOST_SIZES = 80
 _VERSION = "1"
 _SMALLEST_WEIGHT = 0.001
