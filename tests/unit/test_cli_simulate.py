@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from vmpack.cli import simulate_memory
 from vmpack.cli.main import main
 
 WORDS = "simulate memory --generate bursts --days 2 --vms 2 --draws 1 --step 300 --ramp 0 --jobs 1"
@@ -55,6 +57,60 @@ def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFi
     """One clear line instead of a traceback."""
     assert main([*SMALL, "--policies", "static", *words]) in (2, 69)
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+@pytest.mark.parametrize("where", ["gone/rows.png", "is-a-directory.png", "no-right.png"])
+def test_what_cannot_be_written_is_told_before_the_first_draw(
+    option: str,
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Hours of simulating would end without a result."""
+    from vmpack.replay.contest import Contest
+
+    (tmp_path / "is-a-directory.png").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(Contest, "play_all", lambda *_: pytest.fail("a draw was simulated"))
+    assert main([*SMALL, "--policies", "static", option, str(tmp_path / where)]) in (69, 77)
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_the_table_is_shown_before_a_file_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that ran full meanwhile would take hours of simulating with it."""
+    monkeypatch.setattr(simulate_memory, "check_can_write", lambda path: None)
+    assert main([*SMALL, "--policies", "static", "--json", "/nonexistent/rows.json"]) == 69
+    told = capsys.readouterr()
+    assert "100.0 %" in told.out and "cannot write" in told.err
+
+
+@pytest.mark.parametrize("part", ["memory", "grant"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--vms 1000000", "--days"),
+        ("--days 1000000", "--days"),
+        ("--vms 10000 --days 2", "--step"),
+    ],
+)
+def test_more_than_fits_into_memory_is_told(
+    part: str, words: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback about 68.7 GiB, or a machine that swaps itself to death."""
+    monkeypatch.setattr("vmpack.replay.workload.generate", lambda *_: pytest.fail("memory was taken"))
+    assert main(["simulate", part, "--generate", "mixed", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert "more than can be simulated" in error and told in error
+
+
+def test_a_missing_trace_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody wants to create a directory for a trace that is elsewhere."""
+    assert main(["simulate", "memory", "--trace", "/nonexistent/vms.csv"]) == 69
+    assert "path is right" in capsys.readouterr().err
 
 
 def test_numbers_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,3 +181,12 @@ def test_mistakes_are_told(words: str, told: str, capsys: pytest.CaptureFixture[
     except SystemExit as ended:
         code = int(ended.code or 0)
     assert code in (2, 69) and told in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_told_before_the_first_draw(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hours of simulating would end without a result."""
+    monkeypatch.setattr(grant_contest.GrantContest, "rows", lambda *_: pytest.fail("a draw was simulated"))
+    assert main([*SMALL.split(), "--json", "/nonexistent/rows.json"]) == 69
+    assert "cannot write" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vmpack.cli.amounts import duration_s, ratio
 from vmpack.cli.simulate_parts import (
     add_source,
+    check_can_write,
     count,
     factors,
     progress,
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.step <= args.every <= DAY_S:
         raise UsageError("--every must be from one step to a day", "5m is the default")
+    check_can_write(args.json)
     policies = named_grants(args.policies, args.bounds, args.sweep)
     contest = GrantContest(
         trace_of(args, 10 * args.vms),
@@ -113,10 +115,10 @@ def run(args: argparse.Namespace) -> int:
     )
     with progress(len(policies) * len(args.demand_scale) * args.draws) as advance:
         rows = contest.rows(args.demand_scale, args.draws, args.jobs, advance)
-    if args.json is not None:
-        write_text(args.json, json.dumps(rows, indent=2) + "\n")
     if args.json != Path("-"):
         _show(contest, rows)
+    if args.json is not None:
+        write_text(args.json, json.dumps(rows, indent=2) + "\n")
     return 0
 
 

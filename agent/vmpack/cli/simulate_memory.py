@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vmpack.cli.amounts import duration_s, ratio
 from vmpack.cli.simulate_parts import (
     add_source,
+    check_can_write,
     count,
     factors,
     progress,
@@ -107,16 +108,18 @@ def run(args: argparse.Namespace) -> int:
         from vmpack.replay.plot import check_kind, plot
 
         check_kind(args.plot)
+    for path in (args.json, args.plot):
+        check_can_write(path)
     world = _world(args)
     names = list(named(args.policies))
     contest = Contest(trace_of(args, 4 * args.vms), world, args.vms, args.seed)
     wanted = matches(names, args.overcommit, args.demand_scale, args.draws)
     with progress(len(wanted)) as advance:
         result = rows(contest.play_all(wanted, args.jobs, advance))
-    if args.json is not None:
-        write_text(args.json, json.dumps(result, indent=2) + "\n")
     if args.json != Path("-"):
         _show(contest, result)
+    if args.json is not None:
+        write_text(args.json, json.dumps(result, indent=2) + "\n")
     if args.plot is not None:
         shown: Match = wanted[0]
         title = f"{shown.policy}, {shown.overcommit:g}x overcommitted, demand x{shown.demand_scale:g}, draw 0"

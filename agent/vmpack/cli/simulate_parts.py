@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmpack.errors import UsageError
 from vmpack.publish.atomic import disk_error
 
 if TYPE_CHECKING:
@@ -29,13 +32,33 @@ def trace_of(args: argparse.Namespace, made_vms: int) -> Trace:
 
     Raises UsageError, BadDataError, UnavailableError.
     """
-    if args.generate is not None:
-        from vmpack.replay.workload import generate
+    from vmpack.replay.trace import DAY_S
 
+    if args.generate is not None:
+        from vmpack.replay.workload import SLOT_S, generate
+
+        _limit(args.days * DAY_S // SLOT_S, made_vms, "give smaller --vms or --days")
+        _limit_draw(args, args.vms)
         return generate(args.generate, made_vms, args.days, args.seed)
     from vmpack.replay.trace_file import read_trace
 
-    return read_trace(args.trace)
+    trace = read_trace(args.trace)
+    _limit_draw(args, min(args.vms, len(trace.names)))
+    return trace
+
+
+def _limit_draw(args: argparse.Namespace, vms: int) -> None:
+    from vmpack.replay.draw import SCORED_S, WARM_UP_S
+
+    _limit(round((WARM_UP_S + SCORED_S) / args.step), vms, "give smaller --vms, or a longer --step")
+
+
+def _limit(moments: int, vms: int, hint: str) -> None:
+    """Raises UsageError before more is simulated than fits into a common machine."""
+    from vmpack.replay.trace import MOST_CELLS
+
+    if moments * vms > MOST_CELLS:
+        raise UsageError(f"{vms} VMs at {moments} moments are more than can be simulated", hint)
 
 
 @contextmanager
@@ -58,6 +81,21 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
             bar.refresh()
 
         yield advance
+
+
+def check_can_write(path: Path | None) -> None:
+    """Tell what would be lost after hours. Raises AccessError or UnavailableError."""
+    if path is None or path == Path("-"):
+        return
+    try:
+        path.parent.stat()
+        code = errno.EISDIR if path.is_dir() else 0
+        if not code and not os.access(path if path.exists() else path.parent, os.W_OK):
+            code = errno.EACCES
+    except OSError as error:
+        raise disk_error("write", path, error) from error
+    if code:
+        raise disk_error("write", path, OSError(code, os.strerror(code)))
 
 
 def write_text(path: Path, text: str) -> None:
