@@ -37,7 +37,11 @@ def trace_of(args: argparse.Namespace, made_vms: int) -> Trace:
     if args.generate is not None:
         from vmpack.replay.workload import SLOT_S, generate
 
-        _limit(args.days * DAY_S // SLOT_S, made_vms, "give smaller --vms or --days")
+        _limit(
+            args.days * DAY_S // SLOT_S,
+            made_vms,
+            "give smaller --vms (drawn from several times as many) or --days",
+        )
         _limit_draw(args, args.vms)
         return generate(args.generate, made_vms, args.days, args.seed)
     from vmpack.replay.trace_file import read_trace
