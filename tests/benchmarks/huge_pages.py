@@ -1,9 +1,10 @@
 """What ballooning does to the host's huge pages under a guest, by step, by how the guest's free memory lies.
 
-Real guests, one at a time. Each fills memory and frees it: whole; scattered (every second piece of 64 KiB
-stays); or scattered, and compacted by its own kernel. Then it is packed in steps of some size, left alone,
-and given all back and filled again. Printed: which part of its process's memory huge pages make up at each
-point, how many the kernel split, what came back, and how long reading that takes.
+Real guests, one at a time. Each fills memory and frees it: whole; whole, and reports the free pages to the
+host; scattered (every second piece of 64 KiB stays); or scattered, and compacted by its own kernel. Then it
+is packed in steps of some size, left alone, and given all back and filled again. Printed: which part of its
+process's memory huge pages make up at each point, how many the kernel split, what came back, and how long
+reading that takes.
 """
 
 from __future__ import annotations
@@ -26,8 +27,17 @@ FILLED_MIB = 360
 SCATTERED_MIB = 128
 CALM_S = 40.0
 """For the host's khugepaged."""
-CASES = (("whole", 2), ("whole", 256), ("scattered", 2), ("scattered", 256), ("compacted", 256))
+CASES = (
+    ("whole", 2),
+    ("whole", 256),
+    ("reported", 256),
+    ("scattered", 2),
+    ("scattered", 256),
+    ("compacted", 256),
+)
 """How what is free lies, and steps in MiB."""
+REPORT_S = 10.0
+"""A guest reports free pages two seconds after they became free, a part at a time."""
 # Without a process for each file: the guest's processor is emulated.
 SCATTER = (
     "cd /load; x=$(printf '%065535d' 0); n=0; while [ $n -lt {count} ]; do echo $x > f$n; n=$((n+1)); done; "
@@ -78,11 +88,13 @@ def fill(guest: LabGuest, mib: int) -> None:
 
 def measure_one(lab: Lab, layout: str, step_mib: int) -> dict[str, Any]:
     """Boot, fill, free, pack, wait, give back and fill again: one guest."""
-    (guest,) = lab.start(GuestSpec("huge", NOMINAL_BYTES, vcpus=1, free_page_reporting=False))
+    (guest,) = lab.start(GuestSpec("huge", NOMINAL_BYTES, vcpus=1, free_page_reporting=layout == "reported"))
     try:
         lab.wait_ready()
         fill(guest, FILLED_MIB)
-        if layout != "whole":
+        if layout == "reported":
+            SystemClock().wait(REPORT_S)
+        elif layout != "whole":
             guest.control.run(["sh", "-c", SCATTER.format(count=SCATTERED_MIB * 16)], timeout_s=100)
         if layout == "compacted":
             guest.control.run(["sh", "-c", "echo 1 > /proc/sys/vm/compact_memory"])

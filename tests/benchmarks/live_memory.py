@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.benchmarks.live.course import Course, course
 from tests.benchmarks.live.host import FullHost, full_host
-from tests.benchmarks.live.measure import Sample, Sampler, late_gbs, sums
+from tests.benchmarks.live.measure import Sample, Sampler, sums
 from tests.benchmarks.live.players import Player
 from tests.benchmarks.live.rival import Rival
 from tests.real.agent_process import AgentProcess
@@ -42,7 +42,7 @@ FINISH_WITHIN_S = 60.0
 Row = dict[str, Any]
 COLUMNS = (
     "balloon_ratio_mean", "short_gbs", "short_vm_s", "late_gbs", "oom_kills", "swap_in_mib", "orders",
-    "host_over_s", "finished_s",
+    "host_over_s", "finished_s", "cpu_short_ratio",
 )  # fmt: skip
 
 
@@ -105,26 +105,28 @@ def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row
             player.start()
         try:
             _until(began_s)
-            kills = _oom_kills(host)
+            kills, waited_s = _oom_kills(host), _cpu_waited_s()
             _until(began_s + needs.length_s)
             while not all(player.is_done for player in players):
                 if time.monotonic() > began_s + needs.length_s + FINISH_WITHIN_S:
                     break
                 time.sleep(0.1)
             finished_s = time.monotonic() - began_s
+            waited_s = _cpu_waited_s() - waited_s
             kills = {guest: after - kills[guest] for guest, after in _oom_kills(host).items()}
         finally:
             for player in players:
                 player.stop()
             sampler.stop()
+    held = {player.guest.name: player.held for player in players}
     done = all(player.is_done for player in players)
     row = {
-        **asdict(sums(sampler.samples, host, needs)),
-        "late_gbs": round(sum(late_gbs(player.late, needs.length_s) for player in players), 3),
+        **asdict(sums(sampler.samples, held, host, needs)),
         "oom_kills": sum(kills.values()),
         "killed_in": {guest: count for guest, count in kills.items() if count},
         "orders": sum(0 <= given_s - began_s <= needs.length_s for given_s in orders.given_s),
         "finished_s": round(finished_s, 1) if done else None,
+        "cpu_short_ratio": round(waited_s / finished_s, 2),
         "silences": sum(player.silences for player in players),
     }
     return row, sampler.samples
@@ -133,6 +135,11 @@ def _play(policy: str, host: FullHost, needs: Course, folder: Path) -> tuple[Row
 def _until(moment_s: float) -> None:
     while (left_s := moment_s - time.monotonic()) > 0:
         time.sleep(min(left_s, 0.5))
+
+
+def _cpu_waited_s() -> float:
+    """How long something on this machine has waited for a CPU: near all the time, and figures mean little."""
+    return int(Path("/proc/pressure/cpu").read_text().splitlines()[0].rpartition("total=")[2]) / 1e6
 
 
 def _oom_kills(host: FullHost) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import vmpack.decide
 from vmpack.decide import explain
 from vmpack.model.plan import Reason
@@ -53,3 +55,21 @@ def test_a_rule_of_a_newer_journal_is_shown_by_its_name():
 def test_a_number_that_an_older_journal_lacks_is_shown_as_unknown():
     """Reading an older version's journal would crash."""
     assert "?" in explain.words(Reason("unused_is_packed", {"balloon_bytes": 1}))[0]
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("faults", "it swapped in or faulted hard"),
+        ("refaults", "it read again from its disk"),
+        ("", "it was short of memory"),
+    ],
+)
+def test_what_showed_want_is_said(by: str, words: str):
+    """A VM would keep memory for half an hour and nobody could tell why; least of all after a migration."""
+    what, _ = explain.words(
+        Reason("guest_was_pressed", {"pressed_floor_bytes": 150 << 20, "used_bytes": 30 << 20}, by)
+    )
+
+    assert what.startswith(f"with a smaller balloon {words}")
+    assert "150 MiB" in what

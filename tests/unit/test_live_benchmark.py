@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.benchmarks.live.course import Change, Course, course, need_bytes
-from tests.benchmarks.live.measure import Sample, late_gbs, sums
+from tests.benchmarks.live.measure import Sample, held_bytes, sums
 from tests.benchmarks.live.rival import Eyes
 from tests.benchmarks.live_memory import compared
 from tests.builders import KERNEL_MIB, guest, host
@@ -82,18 +82,34 @@ def test_shortage_is_need_above_the_balloon_in_the_scored_time_alone() -> None:
         for time_s, a, resident in balloons
     ]
 
-    found = sums(samples, Host(), needs)  # type: ignore[arg-type]
+    held = {"a": [(-9.0, 0), (-1.0, 90 * MIB)], "b": [(-9.0, 0)]}
+    found = sums(samples, held, Host(), needs)  # type: ignore[arg-type]
 
     assert found.short_vm_s == 2.0
     assert found.short_gbs == round(2 * 100 * MIB / 1e9, 3)
+    assert found.late_gbs == round(4 * 110 * MIB / 1e9, 3)
     assert found.host_over_s == 1.0
     assert found.swap_in_mib == 3.0
     assert found.balloon_ratio_mean == round((2 * 300 + 400 + 500) / 4 / 1000, 4)
 
 
-def test_lateness_is_what_a_guest_lacks_by_its_own_word() -> None:
-    """Work that waits for memory would not show where the balloon has grown already."""
-    assert late_gbs([(-1, 5), (0, 2 * 10**9), (2, 10**9), (3, 0), (99, 9)], 50) == 5.0
+def test_a_guest_that_lacks_cpu_time_is_not_short_of_memory() -> None:
+    """On a busy machine every policy would be blamed for what none can cure; it still shows as lateness."""
+    needs = Course({"a": [Change(-9, 200 * MIB, 1 << 40)], "b": [Change(-9, 0)]}, 9, 4)
+    samples = [Sample(float(t), {"a": 200 * MIB, "b": 100 * MIB}, 0, 0) for t in range(5)]
+    held = {"a": [(-9.0, 60 * MIB)], "b": [(-9.0, 0)]}
+
+    found = sums(samples, held, Host(), needs)  # type: ignore[arg-type]
+
+    assert found.short_gbs == 0
+    assert found.late_gbs == round(4 * 140 * MIB / 1e9, 3)
+
+
+def test_what_a_guest_holds_is_what_it_last_told() -> None:
+    """A guest that does not answer would count as one that has all."""
+    told = [(1.0, 5), (3.0, 7)]
+
+    assert [held_bytes(told, time_s) for time_s in (0.5, 1.0, 2.9, 9.0)] == [0, 5, 5, 7]
 
 
 def test_rows_are_compared_with_ours() -> None:

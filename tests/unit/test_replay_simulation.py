@@ -24,7 +24,8 @@ COARSE = World(step_s=300.0, ramp_s=0.0)
 PLAYERS = [("vmpack:balanced", 0), ("vmpack:balanced", 0.25), ("oracle", 0)]
 KEYS = (
     "policy stance overcommit demand_scale draws infeasible_draws balloon_ratio_median short_gbh_median "
-    "short_gbh_worst short_vm_min_median host_over_min_worst ops_per_vm_h_median cache_loss_ratio"
+    "short_gbh_worst short_vm_min_median host_over_min_worst ops_per_vm_h_median cache_loss_ratio "
+    "cache_throughput_ratio"
 )
 
 
@@ -115,7 +116,7 @@ def test_reports_of_another_moment_change_what_is_decided() -> None:
 
 
 def score(draw: int, short: float, feasible: bool = True, policy: str = "p") -> Score:
-    return Score(policy, "", 2.0, 1.0, draw, feasible, 0.1 * draw, short, short, short, 1.0, 0.5)
+    return Score(policy, "", 2.0, 1.0, draw, feasible, 0.1 * draw, short, short, short, 1.0, 0.5, 0.9)
 
 
 def test_rows_have_their_keys_and_medians() -> None:

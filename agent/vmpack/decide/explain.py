@@ -227,6 +227,8 @@ _EXCLUSIONS = {
 }
 
 _STRAINS = {
+    # Learned elsewhere: before a migration, or by an older vmpack.
+    "": "it was short of memory",
     "faults": "it swapped in or faulted hard",
     "before": "it had too little, before it came here or this agent began,",
     "refaults": "it read again from its disk what it had just lost from its page cache",

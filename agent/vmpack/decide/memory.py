@@ -65,7 +65,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     division = divide_by_node(seats, pools, spendable, claimed_bytes, braked is not None)
     targets, scarce = division.targets, division.scarce
     room = money.budget_bytes - silent.held_bytes - sum(seat.held_bytes for seat in seats)
-    spare = _spare(seats, targets, remembered, now_s)
+    spare = _spare(seats, targets, remembered, now_s, rules)
     moves = _moves(seats, targets, pools, room, spare, now_s, rules, braked is not None)
     actions = _actions(seats, moves, rules)
     guests = tuple(
@@ -179,11 +179,14 @@ def _claimed(snapshot: HostSnapshot) -> int:
 
 
 def _spare(
-    seats: Sequence[Seat], targets: Sequence[int], remembered: Remembered, now_s: float
+    seats: Sequence[Seat], targets: Sequence[int], remembered: Remembered, now_s: float, rules: MemorySettings
 ) -> dict[str, float]:
-    """Bytes above target times seconds of each VM that has any, summed up since it had none."""
+    """Bytes above target times seconds of each VM that has any, summed up since it had none.
+
+    Nobody looked while the agent was away: of that, calm_s at most counts.
+    """
     before, since_s = remembered.spare_byte_s, remembered.spare_s
-    passed_s = 0.0 if since_s is None else now_s - since_s
+    passed_s = 0.0 if since_s is None else min(now_s - since_s, rules.calm_s)
     return {
         seat.guest.uuid: before.get(seat.guest.uuid, 0.0) + passed_s * (seat.held_bytes - target)
         for seat, target in zip(seats, targets, strict=True)

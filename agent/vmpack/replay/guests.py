@@ -49,6 +49,10 @@ class Guests:
         self._unballooned_cache_bytes = zeros
         self.hot_bytes = zeros
         self.hot_lost_bytes = zeros
+        self._read_back_ratio = 1 / (world.hot_read_bytes_per_s * world.hot_cycle_s)
+        self.cache_throughput_ratio = 1.0
+        """Of a program that goes through its page cache's working set, against one that has all of it: each
+        time takes as much longer as reading back what is lost. Mean of all guests that have such a set."""
 
     def step(self, need_bytes: Bytes, target_bytes: Bytes) -> None:
         """Let one step pass: balloons go towards their targets, need becomes `need_bytes`."""
@@ -77,7 +81,10 @@ class Guests:
         self._unballooned_cache_bytes = cache
         self.hot_bytes = np.minimum(cache, self._hot_bytes)
         self.hot_lost_bytes = np.maximum(self.hot_bytes - self.cache_bytes, self._zeros)
+        self.cache_throughput_ratio = 1.0
         if self.hot_lost_bytes.any():
+            slower = 1.0 + self.hot_lost_bytes * self._read_back_ratio
+            self.cache_throughput_ratio = float((1.0 / slower)[self.hot_bytes > 0].mean())
             refaults = (self.hot_lost_bytes * self._refault_ratio).astype(np.int64)
             self.major_faults = self.major_faults + refaults
 

@@ -41,4 +41,5 @@ def _row(group: list[Score]) -> Row:
         "host_over_min_worst": max(score.host_over_min for score in group),
         "ops_per_vm_h_median": median(score.ops_per_vm_h for score in group),
         "cache_loss_ratio": median(score.cache_loss_ratio for score in group),
+        "cache_throughput_ratio": median(score.cache_throughput_ratio for score in group),
     }

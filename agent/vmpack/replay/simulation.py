@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vmpack.decide.brake import reserve_bytes
 from vmpack.decide.share import fill
@@ -47,6 +48,8 @@ class Score:
     """Orders to balloons: answers that differ from the answer before and from where the balloon is."""
     cache_loss_ratio: float
     """Of the page cache's working set that unballooned guests would have: the part that is missing."""
+    cache_throughput_ratio: float
+    """What is left of the speed of programs that use it; see Guests.cache_throughput_ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Course:
     """[step]: working set of the page cache, had the guests no balloon."""
     hot_lost_bytes: Bytes
     """[step]: the part of it that is missing."""
+    cache_throughput_ratio: NDArray[np.float64]
+    """[step]"""
 
 
 def capacity_bytes(drawn: Draw, overcommit: float) -> int:
@@ -113,6 +118,7 @@ def _course(guests: Guests, eyes: Eyes, policy: Policy, facts: DrawFacts) -> Cou
     balloon = np.empty_like(need)
     balloon[0] = guests.balloon_bytes
     resident, orders, hot, lost = (np.zeros(rows, dtype=np.int64) for _ in range(4))
+    throughput = np.ones(rows)
     asked = guests.balloon_bytes
     nothing = np.zeros_like(nominal)
     for step in range(rows - 1):
@@ -126,7 +132,10 @@ def _course(guests: Guests, eyes: Eyes, policy: Policy, facts: DrawFacts) -> Cou
         resident[step + 1] = guests.touched_bytes.sum()
         hot[step + 1] = guests.hot_bytes.sum()
         lost[step + 1] = guests.hot_lost_bytes.sum()
-    return Course(nominal, facts.capacity_bytes, facts.step_s, need, balloon, resident, orders, hot, lost)
+        throughput[step + 1] = guests.cache_throughput_ratio
+    return Course(
+        nominal, facts.capacity_bytes, facts.step_s, need, balloon, resident, orders, hot, lost, throughput
+    )
 
 
 def _score(course: Course, policy: Policy, number: int, overcommit: float, demand_scale: float) -> Score:
@@ -150,4 +159,5 @@ def _score(course: Course, policy: Policy, number: int, overcommit: float, deman
         host_over_min=float(np.count_nonzero(over)) * step_min,
         ops_per_vm_h=float(course.orders[given].sum() / (len(need) * step_h * len(course.nominal_bytes))),
         cache_loss_ratio=float(course.hot_lost_bytes[scored].sum() / hot) if hot else 0.0,
+        cache_throughput_ratio=float(course.cache_throughput_ratio[scored].mean()),
     )

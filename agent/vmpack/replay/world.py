@@ -47,6 +47,8 @@ class World:
     """The most that a guest that is short swaps in. An assumption: a disk without hurry."""
     hot_cycle_s: float = 60.0
     """Within this the page cache's working set is used once. An assumption."""
+    hot_read_bytes_per_s: float = 100 * MIB
+    """How fast what is lost of that is read back each time. An assumption: the same disk as for swap."""
 
     def kernel_bytes(self, nominal_bytes: Bytes) -> Bytes:
         """What each guest's kernel keeps for itself: never in MemTotal, always in the balloon."""

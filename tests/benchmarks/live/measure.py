@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +18,12 @@ SHORT_BYTES = 4 * MIB
 """Less than this is no shortage: a guest's own use moves by as much."""
 OVER_BYTES = 16 * MIB
 """Resident memory above the host's by less is within the error of measuring it."""
+AT_LIMIT_BYTES = 32 * MIB
+"""A guest with more than this above what it holds is not held up by memory: it lacks CPU time to take it."""
 GB = 10**9
+
+Held = Mapping[str, Sequence[tuple[float, int]]]
+"""By guest, what it held of its needs by its own word: the course's seconds and bytes, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +75,30 @@ class Sums:
 
     balloon_ratio_mean: float
     short_gbs: float
-    """What guests were told to need, and use by themselves, above their balloons: 10^9 bytes x seconds."""
+    """What guests were told to need, and use by themselves, above their balloons, while what they hold
+    fills these: 10^9 bytes x seconds."""
     short_vm_s: float
+    late_gbs: float
+    """What guests were told to need and did not hold, for whatever reason: 10^9 bytes x seconds."""
     swap_in_mib: float
     host_over_s: float
     """Resident memory of the guests above the host's."""
 
 
-def sums(samples: list[Sample], host: FullHost, course: Course) -> Sums:
+def sums(samples: Sequence[Sample], held: Held, host: FullHost, course: Course) -> Sums:
     """Add up the samples that lie in the course."""
     scored = [sample for sample in samples if 0 <= sample.time_s <= course.length_s]
     nominal = host.nominal_bytes * len(host.guests)
-    ratio = short_bytes_s = short_s = over_s = 0.0
+    ratio = short_bytes_s = short_s = late_bytes_s = over_s = 0.0
     for sample, following in pairwise(scored):
         passed_s = following.time_s - sample.time_s
         ratio += passed_s * sum(sample.balloon_bytes.values()) / nominal
         for name in course.changes:
-            need = host.own_bytes[name] + course.need_bytes(name, sample.time_s)
-            short = need - sample.balloon_bytes[name]
-            if short > SHORT_BYTES:
+            need, own = course.need_bytes(name, sample.time_s), host.own_bytes[name]
+            has, balloon = held_bytes(held[name], sample.time_s), sample.balloon_bytes[name]
+            late_bytes_s += passed_s * max(0, need - has)
+            short = own + need - balloon
+            if short > SHORT_BYTES and own + has > balloon - AT_LIMIT_BYTES:
                 short_bytes_s += passed_s * short
                 short_s += passed_s
         if sample.resident_bytes > host.room_bytes + OVER_BYTES:
@@ -97,12 +108,13 @@ def sums(samples: list[Sample], host: FullHost, course: Course) -> Sums:
         round(ratio / whole_s, 4),
         round(short_bytes_s / GB, 3),
         round(short_s, 1),
+        round(late_bytes_s / GB, 3),
         round((scored[-1].swapped_in_bytes - scored[0].swapped_in_bytes) / MIB, 1),
         round(over_s, 1),
     )
 
 
-def late_gbs(late: list[tuple[float, int]], length_s: float) -> float:
-    """By a guest's own word: needed and not held yet, 10^9 bytes x seconds."""
-    scored = [(time_s, behind) for time_s, behind in late if 0 <= time_s <= length_s]
-    return sum((after[0] - before[0]) * before[1] for before, after in pairwise(scored)) / GB
+def held_bytes(told: Sequence[tuple[float, int]], time_s: float) -> int:
+    """What a guest held when it was last heard of; nothing before."""
+    place = bisect_right(told, time_s, key=lambda entry: entry[0])
+    return told[place - 1][1] if place else 0

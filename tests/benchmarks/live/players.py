@@ -21,8 +21,8 @@ class Player:
     def __init__(self, guest: LabGuest, changes: Sequence[Change], began_s: float) -> None:
         self.guest = guest
         self.changes = changes
-        self.late: list[tuple[float, int]] = []
-        """How much it held less than it was told to need, by its own word; (course's seconds, bytes)."""
+        self.held: list[tuple[float, int]] = []
+        """What it held of that by its own word: the course's seconds, and bytes."""
         self.silences = 0
         """Looks that it did not answer."""
         self.behind_bytes = 0
@@ -81,7 +81,7 @@ class Player:
         now_s = self._now_s()
         held = sum(load.held_bytes for load in loads if load.state != "killed")
         self.behind_bytes = max(0, need_bytes(self.changes, now_s) - held)
-        self.late.append((now_s, self.behind_bytes))
+        self.held.append((now_s, held))
         if any(load.state == "killed" for load in loads):
             self.guest.control.free()
             if self._wanted_bytes:
