@@ -300,12 +300,15 @@ def test_a_guest_with_nothing_free_gets_a_large_step():
 
 
 def test_swap_in_counts_as_need():
-    """A guest that swaps shows free memory and is still short."""
+    """A guest that swaps shows memory that it could use and is still short."""
     snapshot = host(guest(balloon=140, used=40))
     later, remembered = after(snapshot, plan(snapshot, NOTHING, SETTINGS))
     entry = later.guests[0]
     swapping = dataclasses.replace(
-        entry, stats=dataclasses.replace(entry.stats, swap_in_bytes=64 * MIB, sampled_s=NOW_S + 4)
+        entry,
+        stats=dataclasses.replace(
+            entry.stats, swap_in_bytes=64 * MIB, unused_bytes=4 * MIB, sampled_s=NOW_S + 4
+        ),
     )
     decided = plan(dataclasses.replace(later, guests=(swapping,)), remembered, SETTINGS)
 

@@ -284,14 +284,14 @@ def test_room_is_kept_for_a_peak_that_is_due() -> None:
     rises = known(windows=1e6)._replace(peaks=noted((), 0.25, now_s - DAY_S + 300))
     found = offered(host(guest(used=60), budget=1000), rises).offer
 
-    assert found.growth_reserve_bytes == math.ceil(MARGIN * 64 * MIB)
+    assert found.growth_reserve_bytes == 64 * MIB
 
 
 def test_only_what_many_do_together_makes_a_peak_of_the_day() -> None:
     """One VM's burst would hold back the whole host's offer for the same hour of the next day."""
     alone, together = (
         watch([0] * 12 + [300] * 2 + [0] * 20),
-        watch([0] * 12 + [300] * 2 + [0] * 20, share=0.3),
+        watch([0] * 12 + [300] * 2 + [0] * 20, share=0.2),
     )
 
     assert alone.peaks == () and [peak.today_ratio for peak in together.peaks] == [600 / 1024]

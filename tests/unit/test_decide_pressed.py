@@ -28,6 +28,7 @@ class Course:
         self.limits = size_table(rules)[nominal * MIB]
         self.now_s = NOW_S
         self.faults = 0
+        self.unused = 10
         self.known: RememberedGuest | None = None
         self.seen = guest(nominal=nominal, balloon=balloon, used=200)
         self.calm()
@@ -57,7 +58,8 @@ class Course:
         nominal = self.seen.nominal_bytes // MIB
         entry = guest(nominal=nominal, balloon=balloon, used=200, age_s=0.0, now_s=self.now_s)
         assert entry.stats is not None
-        return dataclasses.replace(entry, stats=dataclasses.replace(entry.stats, major_faults=self.faults))
+        stats = dataclasses.replace(entry.stats, major_faults=self.faults, unused_bytes=self.unused * MIB)
+        return dataclasses.replace(entry, stats=stats)
 
 
 def test_a_pressed_guest_wants_a_quarter_more_for_half_an_hour():
@@ -98,6 +100,23 @@ def test_pressed_again_meanwhile_it_gets_more_but_counts_once():
     assert second.pressed_floor_bytes == 625 * MIB
     assert second.pressed_floor_until_s == course.now_s + PRESSED_FLOOR_S
     assert course.press(balloon=480).pressed_floor_bytes == 625 * MIB
+
+
+def test_each_step_is_given_time_to_help():
+    """A program that starts, or the way back from swap, would take the VM to its nominal within a minute."""
+    course = Course(balloon=400, rules=settings(calm_s=30.0).memory)
+    course.press()
+    for _ in range(5):
+        assert course.press(balloon=500).pressed_floor_bytes == 500 * MIB
+    assert course.press(balloon=500).pressed_floor_bytes == 625 * MIB
+
+
+def test_with_memory_left_unused_faults_are_not_for_want_of_it():
+    """Whoever reads its programs from the disk for the first time would be given ever more."""
+    course = Course(balloon=400)
+    course.unused = 150
+
+    assert course.press().pressed_floor_bytes == 0
 
 
 def test_a_later_press_is_measured_anew():

@@ -88,7 +88,7 @@ def test_what_was_lost_before_the_balloon_grew_is_not_counted_again() -> None:
     known = mixed.remembered.guests["uuid-g1"].use
     assert known is not None and known.pressed_floor_bytes == 150 * MIB
 
-    again = decided(caching(3, balloon=150, refaults=80_000), remembered=remember(mixed, (), NOW_S + 12))
+    again = decided(caching(9, balloon=150, refaults=200_000), remembered=remember(mixed, (), NOW_S + 12))
     known = again.remembered.guests["uuid-g1"].use
     assert known is not None and known.pressed_floor_bytes == (150 + 37.5) * MIB
 

@@ -14,7 +14,7 @@ from vmpack.model.plan import DayPeak
 DAY_S = 86400.0
 SLOT_S = 900.0
 SLOTS = int(DAY_S / SLOT_S)
-LEAST_RATIO = 2.0**-6
+LEAST_RATIO = 2.0**-5
 """Of the VMs' nominals: smaller ones are no peaks."""
 CAME_RATIO = 0.5
 """Once so much of it has come today, it is no longer waited for."""

@@ -34,6 +34,8 @@ TOGETHER_RATIO = 0.5
 """Where those that rose most in each interval make less of a rise than this, it came of many VMs together."""
 NEWCOMER_REACTIONS = 10
 """For so many reaction times a VM is a newcomer."""
+PEAK_RATIO = 0.25
+"""Less than this: so many rose that it may be the time of day."""
 PAUSE_S = 60.0
 """When so much more than a reaction time passed unseen, nothing is made of what changed meanwhile."""
 TAIL_EXPONENT = 2.0
@@ -147,11 +149,13 @@ def _with(rises: HostRises, window: RiseWindow, begun_wall_s: float) -> HostRise
         weight = 1.0
     weight /= PER_REACTION
     rises = rises._replace(seen=rises.seen + weight)
-    if window.largest_rise_bytes < TOGETHER_RATIO * window.rise_bytes:
-        return rises._replace(
-            together=_counted(rises.together, window.rise_bytes, window.together_bytes, weight),
-            peaks=noted(rises.peaks, window.rise_bytes / window.together_bytes, begun_wall_s),
+    if window.largest_rise_bytes < PEAK_RATIO * window.rise_bytes:
+        rises = rises._replace(
+            peaks=noted(rises.peaks, window.rise_bytes / window.together_bytes, begun_wall_s)
         )
+    if window.largest_rise_bytes < TOGETHER_RATIO * window.rise_bytes:
+        counts = _counted(rises.together, window.rise_bytes, window.together_bytes, weight)
+        return rises._replace(together=counts)
     return rises._replace(alone=_counted(rises.alone, window.rise_bytes, window.alone_bytes, weight))
 
 

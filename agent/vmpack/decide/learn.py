@@ -8,7 +8,7 @@ from __future__ import annotations
 from vmpack.decide.lesson import fitting, kills_taken_up, taken_up
 from vmpack.decide.sizes import Sizes
 from vmpack.decide.stance import STANCES
-from vmpack.decide.strain import strain
+from vmpack.decide.strain import has_free_memory, strain
 from vmpack.decide.volatility import JUDGE_EVERY_S, SMALLEST_BYTES, learned
 from vmpack.model.action import ARRIVED_BYTES
 from vmpack.model.guest import GuestSnapshot, MemoryStats
@@ -240,20 +240,21 @@ def _learn_use(
             rises = learned(rises, step, was_s, kept_per_day, settings.interval_s)
         anchor_s, anchor_used = was_s, was_used
     swaps = _many(stats.swap_in_bytes, was_swap_in, SWAP_IN_PRESSED_BYTES_PER_S * seconds)
-    if swaps:
-        pressed_until_s = now_s + settings.calm_s
-    by = "faults" if swaps else ""
-    if not by and _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds):
-        by = "faults" if STANCES[settings.stance].heeds_faults else ""
+    faults = swaps or _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds)
+    by, heeds = "", STANCES[settings.stance].heeds_faults
+    if faults and not has_free_memory(stats):
+        by = "faults" if heeds else ""
+        if swaps:
+            pressed_until_s = now_s + settings.calm_s
     told = guest.kernel
     if told is not None and (counted is None or told.sampled_s != counted.sampled_s):
-        by = by or strain(guest, stats, before, changed_s, STANCES[settings.stance].heeds_faults)
+        by = by or strain(guest, stats, before, changed_s, heeds)
         counted, counted_balloon = told, guest.balloon_bytes
     if by:
         pressed_by = by
-        floor, floor_until_s, presses = _pressed_floor(guest, before, True, now_s, limits)
-    elif floor_until_s is not None:
-        floor, floor_until_s, presses = _pressed_floor(guest, before, False, now_s, limits)
+        floor, floor_until_s, presses = _pressed_floor(guest, before, now_s, limits, settings)
+    elif floor_until_s is not None and now_s - floor_until_s > PRESSES_FORGOTTEN_S:
+        floor, floor_until_s, presses = 0, None, 0
     # Exponentially weighted mean and variance (West 1979), by the time between reports.
     weight = seconds / USE_MEMORY_S
     if weight > 1.0:
@@ -271,23 +272,27 @@ def _learn_use(
 
 
 def _pressed_floor(
-    guest: GuestSnapshot, before: LearnedUse, pressed: bool, now_s: float, limits: Sizes
+    guest: GuestSnapshot, before: LearnedUse, now_s: float, limits: Sizes, settings: MemorySettings
 ) -> tuple[int, float | None, int]:
     """What it wants because it was pressed when it had less; until when; how often in a row.
 
-    Page cache that is used counts as free, and only faults and its kernel tell of it. The size is tried again
-    after a while that doubles each time.
+    Page cache that is used counts as free, and only faults and its kernel tell of it. Each step is given
+    calm_s to help before there is another: what was lost is read again when there is room for it, and a
+    program that starts faults too. The size is tried again after a while that doubles each time.
     """
     floor, until_s, presses = before.pressed_floor_bytes, before.pressed_floor_until_s, before.presses
-    if not pressed or guest.balloon_bytes >= guest.nominal_bytes:
-        if until_s is not None and now_s - until_s > PRESSES_FORGOTTEN_S:
-            return 0, None, 0
+    if guest.balloon_bytes >= guest.nominal_bytes:
         return floor, until_s, presses
     if until_s is None or now_s >= until_s:
         presses, floor = presses + 1, 0
+    elif now_s < until_s - _pressed_floor_s(presses) + settings.calm_s:
+        return floor, until_s, presses
     step = max(limits.band_bytes, guest.balloon_bytes // PRESSED_STEP)
-    kept_s = min(PRESSED_FLOOR_S * 2.0 ** min(presses - 1, 20), PRESSES_FORGOTTEN_S)
-    return max(floor, guest.balloon_bytes + step), now_s + kept_s, presses
+    return max(floor, guest.balloon_bytes + step), now_s + _pressed_floor_s(presses), presses
+
+
+def _pressed_floor_s(presses: int) -> float:
+    return min(PRESSED_FLOOR_S * 2.0 ** min(presses - 1, 20), PRESSES_FORGOTTEN_S)
 
 
 def _use(

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from vmpack.decide.day_peaks import DAY_S, expected_ratio
 from vmpack.decide.host_rises import (
-    MARGIN,
     Change,
     Extent,
     chance_ratio,
@@ -57,7 +56,7 @@ def growth_bytes(needs: Needs, rises: HostRises | None, wall_s: float, settings:
     known_days = min(1.0, (rises.last_s - rises.since_s) / DAY_S)
     least = (1.0 - known_days) * settings.growth_reserve_ratio * needs.known_nominal_bytes
     usual = usual_bytes(rises, needs.extent, settings.bound_ratio)
-    due = MARGIN * expected_ratio(rises.peaks, wall_s) * needs.extent.together_bytes
+    due = expected_ratio(rises.peaks, wall_s) * needs.extent.together_bytes
     return math.ceil(min(most, max(least, usual, due)))
 
 

@@ -27,7 +27,7 @@ class Stance(NamedTuple):
 STANCES: dict[StanceName, Stance] = {
     "safe": Stance(0.05, 1.5, 0.15, 32 * MIB, 0.10, True),
     "balanced": Stance(2.0, 1.2, 0.10, 32 * MIB, 0.0, True),
-    "dense": Stance(20.0, 1.0, 0.03, 16 * MIB, 0.0, False),
+    "dense": Stance(30.0, 1.0, 0.025, 16 * MIB, 0.0, False),
 }
 
 

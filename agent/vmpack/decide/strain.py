@@ -20,6 +20,11 @@ FREE_RATIO = 1 / 8
 """A guest with so much free memory lacks none: what is counted is of a part of it at its own limit."""
 
 
+def has_free_memory(stats: MemoryStats) -> bool:
+    """Is so much of it unused, even as page cache, that nothing in it can be for want of memory?"""
+    return stats.unused_bytes is not None and stats.unused_bytes > FREE_RATIO * stats.available_bytes
+
+
 def strain(
     guest: GuestSnapshot, stats: MemoryStats, before: LearnedUse, changed_s: float, heeds_cache: bool
 ) -> str:
@@ -32,7 +37,7 @@ def strain(
     now, then = guest.kernel, before.kernel
     if now is None or then is None or now.sampled_s <= then.sampled_s:
         return ""
-    if stats.unused_bytes is not None and stats.unused_bytes > FREE_RATIO * stats.available_bytes:
+    if has_free_memory(stats):
         return ""
     seconds = now.sampled_s - then.sampled_s
     grown = guest.balloon_bytes > before.kernel_balloon_bytes

@@ -37,14 +37,20 @@ class VmpackGrant:
         )
         self._known = uuids
         self._need_bytes[seen.vms] = seen.need_bytes
-        free = self._free(seen, new, np.ones(len(seen.vms), dtype=np.bool_))
-        lacking = -self._free(seen, new, ~seen.leaving) if free < 0 and seen.leaving.any() else -free
-        return Offered(max(0, free), max(0, lacking))
+        free = seen.for_vms_bytes - self._kept_bytes(seen, new, np.ones(len(seen.vms), dtype=np.bool_))
+        if free >= 0:
+            return Offered(free)
+        kept = self._kept_bytes(seen, new, ~seen.leaving)
+        lacking = max(0, kept - seen.for_vms_bytes)
+        # Who leaves takes along what is kept for his growth.
+        need = int(seen.need_bytes[~seen.leaving].sum())
+        return Offered(0, lacking * need // max(1, kept))
 
-    def _free(self, seen: GrantSeen, new: NDArray[np.bool_], there: NDArray[np.bool_]) -> int:
+    def _kept_bytes(self, seen: GrantSeen, new: NDArray[np.bool_], there: NDArray[np.bool_]) -> int:
+        """What is kept for these VMs: need, growth, and newcomers' nominals."""
         known = there & ~new
         need, nominals = int(seen.need_bytes[known].sum()), seen.nominal_bytes[known].tolist()
         unknown = int(seen.nominal_bytes[there & new].sum())
         needs = Needs(need + unknown, need, sum(nominals), extent(nominals))
         growth = growth_bytes(needs, self._rises, seen.time_s, self._settings)
-        return seen.for_vms_bytes - need - unknown - growth
+        return need + unknown + growth
