@@ -32,7 +32,6 @@ _HINTS = {
 _READING_HINTS = {
     errno.EACCES: "this user has no right to read it: give it the right",
     errno.EPERM: "this user has no right to read it: give it the right",
-    errno.EISDIR: "that is a directory: name a file in it",
     errno.ENOTDIR: "see that its path is right",
     errno.ENOENT: "see that its path is right",
 }
