@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.builders import NOW_S, SETTINGS, guest, host
+from tests.builders import NOW_S, SETTINGS, guest, host, unreadable
 from tests.strategies import hosts
 
 from vmpack.decide.day_peaks import expected_ratio, noted
@@ -29,6 +30,7 @@ from vmpack.decide.host_rises import (
 from vmpack.decide.memory import plan
 from vmpack.decide.offer import Needs, growth_bytes
 from vmpack.model import codec
+from vmpack.model.guest import GuestPolicy
 from vmpack.model.host import Claim, HostSnapshot
 from vmpack.model.plan import HostRises, Plan, Remembered, RiseWindow
 from vmpack.model.settings import OfferSettings, Settings
@@ -91,6 +93,49 @@ def test_a_vm_that_nobody_knows_counts_with_all_that_it_was_promised() -> None:
     assert found.offer.memory_bytes < (1000 - 114 - 256) * MIB
     assert after.offer.reasons[0].numbers["newcomers_bytes"] == 0
     assert after.offer.memory_bytes > found.offer.memory_bytes + 100 * MIB
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"job": "migration in"},
+        {"state": "paused"},
+        {"policy": GuestPolicy(hold_until_s=2e9)},
+        {"policy": GuestPolicy(action_until_s=NOW_S + 1_700_000_060.0)},
+    ],
+    ids=["arriving", "paused", "held", "action"],
+)
+def test_a_newcomer_counts_whole_whatever_it_is_doing(state: dict[str, Any]) -> None:
+    """What a VM that is just migrating in was promised would be offered away before it runs."""
+    here, new = guest("here", used=60), guest("new", balloon=64, used=1)
+    before = plan(host(here, budget=1000), Remembered(), SETTINGS).remembered
+    before = dataclasses.replace(before, rises=known())
+    running = plan(host(here, new, budget=1000), before, SETTINGS).offer
+    busy = plan(host(here, dataclasses.replace(new, **state), budget=1000), before, SETTINGS)
+
+    assert [entry.verdict for entry in busy.guests] == ["hold", "excluded"]
+    assert busy.offer.reasons[0].numbers["newcomers_bytes"] == 256 * MIB
+    assert busy.offer.memory_bytes == running.memory_bytes
+
+
+def test_a_known_vm_keeps_its_reserve_while_it_may_not_be_moved() -> None:
+    """A VM that is paused for a moment would find its room lent when it goes on. It holds 128, and 70 more."""
+    quarter = known((0.0,) * 32 + (11.0,))
+    found = offered(host(guest(balloon=128, used=60, state="paused"), budget=1000), quarter).offer
+
+    assert found.growth_reserve_bytes == math.ceil(MARGIN * 64 * MIB)
+    assert found.memory_bytes == (1000 - 128) * MIB - found.growth_reserve_bytes
+
+
+def test_a_vm_that_told_nothing_may_take_all_that_it_was_promised() -> None:
+    """A hung QEMU that comes back would find its memory lent. Of 256 it held 128; another was never seen."""
+    small = guest("hung", balloon=128, used=60)
+    before = plan(host(small, budget=1000), Remembered(), SETTINGS).remembered
+    hung = (unreadable("hung", 128), unreadable("never seen", 100))
+    full = host(budget=1000).pretended_bytes
+    found = plan(host(pretended_bytes=full, unreadable=hung), before, SETTINGS)
+
+    assert found.offer.memory_bytes == found.budget.budget_bytes - (256 + 100) * MIB
 
 
 def test_an_agent_that_knows_nothing_offers_what_nobody_was_promised() -> None:
