@@ -119,12 +119,27 @@ def test_a_newcomer_counts_whole_whatever_it_is_doing(state: dict[str, Any]) -> 
 
 
 def test_a_known_vm_keeps_its_reserve_while_it_may_not_be_moved() -> None:
-    """A VM that is paused for a moment would find its room lent when it goes on. It holds 128, and 70 more."""
+    """A VM that is paused for a moment would find its room lent when it goes on. It holds 128."""
     quarter = known((0.0,) * 32 + (11.0,))
     found = offered(host(guest(balloon=128, used=60, state="paused"), budget=1000), quarter).offer
 
     assert found.growth_reserve_bytes == math.ceil(MARGIN * 64 * MIB)
     assert found.memory_bytes == (1000 - 128) * MIB - found.growth_reserve_bytes
+
+
+@pytest.mark.parametrize(("until_s", "needed"), [(NOW_S + 600, 200), (NOW_S - 1, 114)])
+def test_what_a_pressed_guest_takes_at_once_is_not_offered(until_s: float, needed: int) -> None:
+    """It would grow to 200 in the next turn, into what was just promised; once the floor ends, it would not."""
+    small = host(guest(balloon=128, used=60), budget=1000)
+    before = plan(small, Remembered(), SETTINGS).remembered
+    entry = before.guests["uuid-g1"]
+    assert entry.use is not None
+    use = entry.use._replace(pressed_floor_bytes=200 * MIB, pressed_floor_until_s=until_s, presses=1)
+    pressed = dataclasses.replace(before, guests={"uuid-g1": entry._replace(use=use)}, rises=known())
+    found = plan(small, pressed, SETTINGS).offer
+
+    assert found.reasons[0].numbers["needed_bytes"] == needed * MIB
+    assert found.memory_bytes == (1000 - needed) * MIB - found.growth_reserve_bytes
 
 
 def test_a_vm_that_told_nothing_may_take_all_that_it_was_promised() -> None:

@@ -374,7 +374,7 @@ def _guest_plan(seat: Seat, target: int, move: _Move | None, bound: Reason | Non
         seat.known.use.used_bytes if seat.known.use is not None else None,
         reasons,
         need.bare_bytes,
-        0 if need.movable else seat.held_bytes,
+        need.pressed_bytes if need.movable else seat.held_bytes,
     )
 
 

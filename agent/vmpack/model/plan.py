@@ -45,7 +45,8 @@ class GuestPlan(NamedTuple):
     bare_bytes: int = 0
     """What the guest uses plus the fixed headroom: never taken below."""
     at_once_bytes: Annotated[int, ADDED] = 0
-    """It may take so much at once, whatever its minimum is: what it holds while it may not be moved."""
+    """It may take so much at once, whatever its minimum is: what it lately was short of memory below, or what
+    it holds while it may not be moved."""
 
 
 @dataclass(frozen=True, slots=True)
