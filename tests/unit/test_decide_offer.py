@@ -129,7 +129,7 @@ def test_a_known_vm_keeps_its_reserve_while_it_may_not_be_moved() -> None:
 
 @pytest.mark.parametrize(("until_s", "needed"), [(NOW_S + 600, 200), (NOW_S - 1, 114)])
 def test_what_a_pressed_guest_takes_at_once_is_not_offered(until_s: float, needed: int) -> None:
-    """It would grow to 200 in the next turn, into what was just promised; once the floor ends, it would not."""
+    """It would grow to 200 in the next turn, into what was just promised; once the floor ends, it is free."""
     small = host(guest(balloon=128, used=60), budget=1000)
     before = plan(small, Remembered(), SETTINGS).remembered
     entry = before.guests["uuid-g1"]
@@ -185,6 +185,24 @@ def test_a_young_history_keeps_a_share_of_nominals() -> None:
     assert growth_bytes(needs, known(windows=0, days=0), NOW_S, RULES) == 900
     assert growth_bytes(needs, known(windows=1e6, days=0.25), NOW_S, RULES) in (75, 76)
     assert growth_bytes(needs, known(windows=1e6, days=1), NOW_S, RULES) == 2
+
+
+def test_a_stop_of_a_day_teaches_nothing() -> None:
+    """After a day's maintenance the host would lend all its reserve, on half an hour that it has seen."""
+    needs = Needs(100, 100, 1000, Extent(1000, 1000))
+    seen = watch([0] * 180)
+    after = learned(seen, Change(0, 0), SIZE, {}, *2 * [NOW_S + 1800 + DAY_S], REACTION_S)
+
+    assert [growth_bytes(needs, rises, NOW_S, RULES) for rises in (seen, after)] == [98, 98]
+
+
+def test_an_empty_host_teaches_nothing() -> None:
+    """The first VM after a day would count as known for that day."""
+    rises = learned(None, Change(0, 0), Extent(0, 0), {}, NOW_S, NOW_S, REACTION_S)
+    for number in range(1, 100):
+        rises = learned(rises, Change(0, 0), Extent(0, 0), {}, *2 * [NOW_S + 10 * number], REACTION_S)
+
+    assert rises.since_s == rises.last_s
 
 
 def test_the_rate_of_a_size_is_taken_at_the_upper_end() -> None:

@@ -121,7 +121,7 @@ def test_ours_learns_as_the_agent_does() -> None:
         moment = seen([4000], [need], time_s=10.0 * step, for_vms=4000)
         offers.append(policy.offer(moment).memory_bytes // MIB)
 
-    assert offers[0] == 0 and offers[100] == 4000 - 1000 - 396
+    assert offers[0] == 0 and offers[100] == 4000 - 1000 - 397
     assert 4000 - 1000 - 150 < offers[-2] <= 4000 - 1000 - 110
 
 

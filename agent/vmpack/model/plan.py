@@ -146,6 +146,7 @@ class HostRises(NamedTuple):
     seen: float
     """Weight of all windows, with those in which nothing rose."""
     since_s: float
+    """last_s less the time for which VMs were watched."""
     epoch_s: float
     """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2: old ones fade."""
     last_s: float
