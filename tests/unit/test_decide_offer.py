@@ -337,7 +337,8 @@ def test_a_peak_of_yesterday_is_waited_for_until_it_came() -> None:
     ]
     assert expected_ratio(peaks, at(1, 9.2)) == 0
     came = noted(peaks, 0.2, at(2, 9.17))
-    assert expected_ratio(came, at(2, 9.2)) == 0
+    assert expected_ratio(came, at(2, 9.2)) == pytest.approx(0.05)
+    assert expected_ratio(noted(came, 0.3, at(2, 9.2)), at(2, 9.2)) == 0
     assert expected_ratio(came, at(3, 8.8)) == 0.2
 
 
