@@ -33,7 +33,7 @@ def noted(peaks: tuple[DayPeak, ...], ratio: float, wall_s: float) -> tuple[DayP
 
 
 def expected_ratio(peaks: Sequence[DayPeak], wall_s: float) -> float:
-    """The share of nominals by which all may rise about now, as on days before, less what has come of it today."""
+    """The share of nominals by which all may rise about now, as on days before; less what came today."""
     now = int(wall_s // SLOT_S)
     expected = came = 0.0
     for peak in peaks:

@@ -12,7 +12,7 @@ A newcomer counts with its whole nominal, until it is known how it behaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from vmpack.decide.day_peaks import DAY_S, expected_ratio
@@ -27,7 +27,7 @@ from vmpack.decide.host_rises import (
 )
 from vmpack.model.gpu import idle_names
 from vmpack.model.host import HostSnapshot
-from vmpack.model.plan import Budget, GuestPlan, HostRises, Offer, Reason, RememberedGuest
+from vmpack.model.plan import Budget, GuestPlan, HostRises, LearnedUse, Offer, Reason, RememberedGuest
 from vmpack.model.settings import OfferSettings
 
 
@@ -68,24 +68,46 @@ def learned_rises(
     settings: OfferSettings,
 ) -> HostRises:
     """Take one interval into account: `known` is what was known of the VMs before it, `now` what is now."""
-    arrived = newcomers(before, known.keys(), now.keys(), snapshot.time_s, settings.reaction_s)
+    changes = (
+        (uuid, entry.nominal_bytes, _more_bytes(known.get(uuid), entry.use))
+        for uuid, entry in now.items()
+        if entry.use is not None
+    )
+    return rises_after(changes, known.keys(), now.keys(), before, snapshot.time_s, snapshot.wall_s, settings)
+
+
+def rises_after(
+    changes: Iterable[tuple[str, int, int]],
+    known: Set[str],
+    now: Set[str],
+    before: HostRises | None,
+    time_s: float,
+    wall_s: float,
+    settings: OfferSettings,
+) -> HostRises:
+    """Take these changes into account: uuid, nominal and by how much more it uses, of each VM that told.
+
+    Of newcomers they do not count. `known` and `now` are uuids: those known before, and those of now.
+    """
+    arrived = newcomers(before, known, now, time_s, settings.reaction_s)
     change = largest = 0
     nominals = []
-    for uuid, entry in now.items():
-        use = entry.use
-        if use is None or uuid in arrived:
+    for uuid, nominal, more in changes:
+        if uuid in arrived:
             continue
-        nominals.append(entry.nominal_bytes)
-        old = known[uuid].use
-        if old is not None and old is not use:
-            more = use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
-            change += more
-            if more > largest:
-                largest = more
+        nominals.append(nominal)
+        change += more
+        if more > largest:
+            largest = more
     changed = Change(change, largest)
-    return learned(
-        before, changed, extent(nominals), arrived, snapshot.time_s, snapshot.wall_s, settings.reaction_s
-    )
+    return learned(before, changed, extent(nominals), arrived, time_s, wall_s, settings.reaction_s)
+
+
+def _more_bytes(before: RememberedGuest | None, use: LearnedUse) -> int:
+    old = None if before is None else before.use
+    if old is None or old is use:
+        return 0
+    return use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
 
 
 def offer(
