@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.builders import NOW_S, SETTINGS, guest
+from tests.builders import host as agents_host
 from tests.grant_seen import facts, seen
 from tests.seen import in_bytes
 
 from vmpack.cli.main import main
+from vmpack.decide.memory import plan
 from vmpack.errors import BadDataError
+from vmpack.model.plan import Remembered
 from vmpack.model.settings import HostSettings
 from vmpack.replay import grant_contest
 from vmpack.replay.draw import WARM_UP_S
 from vmpack.replay.grant_contest import hours_at
 from vmpack.replay.grant_draw import GrantDraw, grant_draw
-from vmpack.replay.grant_policy import GrantSeen, Offered
+from vmpack.replay.grant_policy import GrantFacts, GrantSeen, Offered
 from vmpack.replay.grant_simulation import GrantScore, run_grant
 from vmpack.replay.simulation import for_vms_bytes
 from vmpack.replay.vmpack_grant import VmpackGrant
@@ -123,6 +128,32 @@ def test_ours_learns_as_the_agent_does() -> None:
 
     assert offers[0] == 0 and offers[100] == 4000 - 1000 - 397
     assert 4000 - 1000 - 150 < offers[-2] <= 4000 - 1000 - 110
+
+
+def test_ours_offers_what_the_agent_offers() -> None:
+    """What is wrong with the agent's offer could not show in a simulation: a pressed guest, one arriving."""
+    policy = VmpackGrant(GrantFacts(60.0, 60.0, np.zeros((1, 3), dtype=np.int64)), 0.01)
+    remembered = Remembered()
+    offers = []
+    for turn in range(40):
+        now_s = NOW_S + 60 * turn
+        vms = [guest("a", used=60, now_s=now_s), guest("b", balloon=128, used=60 + turn % 9, now_s=now_s)]
+        if turn >= 30:
+            vms.append(guest("c", balloon=64, used=1, now_s=now_s, job="migration in"))
+        found = plan(agents_host(*vms, budget=1000, now_s=now_s), remembered, SETTINGS)
+        need = [max(entry.minimum_bytes, entry.at_once_bytes) / MIB for entry in found.guests]
+        moment = seen([256] * len(vms), need, time_s=now_s, for_vms=found.budget.budget_bytes / MIB)
+        offers.append((policy.offer(moment).memory_bytes, found.offer.memory_bytes))
+        remembered = found.remembered
+        use = remembered.guests["uuid-b"].use
+        assert use is not None
+        use = use._replace(pressed_floor_bytes=200 * MIB, pressed_floor_until_s=now_s + 600, presses=1)
+        entry = remembered.guests["uuid-b"]._replace(use=use)
+        remembered = replace(remembered, guests={**remembered.guests, "uuid-b": entry})
+
+    assert all(simulated == agents for simulated, agents in offers)
+    assert offers[29][0] - offers[30][0] == pytest.approx(256 * MIB, rel=0.001)
+    assert offers[0][0] == (1000 - 2 * 256) * MIB
 
 
 def test_hours_at_an_equal_shortage_lie_between_settings() -> None:
