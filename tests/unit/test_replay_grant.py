@@ -76,6 +76,22 @@ def test_a_promise_that_would_not_have_been_kept_is_counted() -> None:
     assert list(played(rising, 0).over) == [0, 0, 0]
 
 
+def test_the_chance_is_one_of_moments_with_an_offer() -> None:
+    """Who offers for two hours a day, and too much in one, would pass for one that errs in one of 24.
+
+    And one that never offers has no chance at all, rather than a proven one.
+    """
+    contest = grant_contest.GrantContest(generate("bursts", 6, 2, 1), World(step_s=300), 2, 1, 300, 300, {})
+    seldom = GrantScore(0, 0, 0, 0, (12, 12, *[0] * 22), (12, *[0] * 23))
+    never = GrantScore(0, 0, 0, 0, (0,) * 24, (0,) * 24)
+    rising = host([1000, 0, 0], [1000, 0, 0], [9000, 0, 0], [1000, 0, 0])
+
+    assert contest._row("fixed:1", 1, [seldom, never])["observed_shortage_probability"] == 0.5
+    assert contest._row("fixed:1", 1, [never])["observed_shortage_probability"] is None
+    assert contest._row("fixed:1", 1, [never])["observed_upper_95"] is None
+    assert played(rising, 600).offered == (1, 1, 1) and played(rising, 0).offered == (0, 0, 0)
+
+
 def test_shortage_is_what_new_vms_brought() -> None:
     """A host that is short by itself would be blamed on the offer: of 9500 its own VM alone needs 9600."""
     tight = host([1000, 0, 0], [9600, 300, 0], [9600, 300, 0])
@@ -167,8 +183,8 @@ def test_hours_at_an_equal_shortage_lie_between_settings() -> None:
 
 def test_the_upper_limit_knows_that_moments_come_in_clusters() -> None:
     """One bad hour in eight days would prove a bound that it does not keep."""
-    calm = GrantScore(0, 0, 0, 0, 8640, (0,) * 24)
-    bad = GrantScore(0, 0, 0, 0, 8640, (36, *[0] * 23))
+    calm = GrantScore(0, 0, 0, 0, (360,) * 24, (0,) * 24)
+    bad = GrantScore(0, 0, 0, 0, (360,) * 24, (36, *[0] * 23))
     upper = grant_contest._upper([bad] + [calm] * 7)
 
     assert 36 / (8 * 8640) * 2 < upper < 36 / (8 * 8640) * 5
