@@ -191,6 +191,16 @@ def test_the_upper_limit_knows_that_moments_come_in_clusters() -> None:
     assert grant_contest._upper([calm] * 8) == 0
 
 
+def test_help_says_what_the_comparison_cannot_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    """A rule of ours that rivals have not, or an oracle that others pass, would be taken for their fault."""
+    with pytest.raises(SystemExit):
+        main(["simulate", "grant", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+
+    assert "Only vmpack and oracle send VMs away before the host is full" in told
+    assert "no bound from above" in told and "VM-hours favour who offers little at a time" in told
+
+
 SMALL = (
     "simulate grant --generate bursts --days 2 --vms 3 --draws 1 --step 300 --reaction 5m --every 1h --jobs 1"
 )

@@ -93,7 +93,7 @@ class GrantContest:
 def _upper(scores: Sequence[GrantScore]) -> float:
     """The upper end of what the observed chance may be: draws are drawn again, and hours within each.
 
-    Only moments with an offer count: a policy that seldom offers gains nothing by that. Moments within an hour
+    Only moments with an offer count: a policy that seldom offers gains nothing by that. Moments of an hour
     depend on each other, and hours of one draw have its VMs in common.
     """
     random = np.random.default_rng(0)
