@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.builders import NOW_S, SETTINGS, guest, host
+from tests.builders import NOW_S, SETTINGS, guest, host, unreadable
 from tests.strategies import hosts
 
 from vmpack.decide.day_peaks import expected_ratio, noted
@@ -29,6 +30,7 @@ from vmpack.decide.host_rises import (
 from vmpack.decide.memory import plan
 from vmpack.decide.offer import Needs, growth_bytes
 from vmpack.model import codec
+from vmpack.model.guest import GuestPolicy
 from vmpack.model.host import Claim, HostSnapshot
 from vmpack.model.plan import HostRises, Plan, Remembered, RiseWindow
 from vmpack.model.settings import OfferSettings, Settings
@@ -93,6 +95,64 @@ def test_a_vm_that_nobody_knows_counts_with_all_that_it_was_promised() -> None:
     assert after.offer.memory_bytes > found.offer.memory_bytes + 100 * MIB
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"job": "migration in"},
+        {"state": "paused"},
+        {"policy": GuestPolicy(hold_until_s=2e9)},
+        {"policy": GuestPolicy(action_until_s=NOW_S + 1_700_000_060.0)},
+    ],
+    ids=["arriving", "paused", "held", "action"],
+)
+def test_a_newcomer_counts_whole_whatever_it_is_doing(state: dict[str, Any]) -> None:
+    """What a VM that is just migrating in was promised would be offered away before it runs."""
+    here, new = guest("here", used=60), guest("new", balloon=64, used=1)
+    before = plan(host(here, budget=1000), Remembered(), SETTINGS).remembered
+    before = dataclasses.replace(before, rises=known())
+    running = plan(host(here, new, budget=1000), before, SETTINGS).offer
+    busy = plan(host(here, dataclasses.replace(new, **state), budget=1000), before, SETTINGS)
+
+    assert [entry.verdict for entry in busy.guests] == ["hold", "excluded"]
+    assert busy.offer.reasons[0].numbers["newcomers_bytes"] == 256 * MIB
+    assert busy.offer.memory_bytes == running.memory_bytes
+
+
+def test_a_known_vm_keeps_its_reserve_while_it_may_not_be_moved() -> None:
+    """A VM that is paused for a moment would find its room lent when it goes on. It holds 128."""
+    quarter = known((0.0,) * 32 + (11.0,))
+    found = offered(host(guest(balloon=128, used=60, state="paused"), budget=1000), quarter).offer
+
+    assert found.growth_reserve_bytes == math.ceil(MARGIN * 64 * MIB)
+    assert found.memory_bytes == (1000 - 128) * MIB - found.growth_reserve_bytes
+
+
+@pytest.mark.parametrize(("until_s", "needed"), [(NOW_S + 600, 200), (NOW_S - 1, 114)])
+def test_what_a_pressed_guest_takes_at_once_is_not_offered(until_s: float, needed: int) -> None:
+    """It would grow to 200 in the next turn, into what was just promised; once the floor ends, it is free."""
+    small = host(guest(balloon=128, used=60), budget=1000)
+    before = plan(small, Remembered(), SETTINGS).remembered
+    entry = before.guests["uuid-g1"]
+    assert entry.use is not None
+    use = entry.use._replace(pressed_floor_bytes=200 * MIB, pressed_floor_until_s=until_s, presses=1)
+    pressed = dataclasses.replace(before, guests={"uuid-g1": entry._replace(use=use)}, rises=known())
+    found = plan(small, pressed, SETTINGS).offer
+
+    assert found.reasons[0].numbers["needed_bytes"] == needed * MIB
+    assert found.memory_bytes == (1000 - needed) * MIB - found.growth_reserve_bytes
+
+
+def test_a_vm_that_told_nothing_may_take_all_that_it_was_promised() -> None:
+    """A hung QEMU that comes back would find its memory lent. Of 256 it held 128; another was never seen."""
+    small = guest("hung", balloon=128, used=60)
+    before = plan(host(small, budget=1000), Remembered(), SETTINGS).remembered
+    hung = (unreadable("hung", 128), unreadable("never seen", 100))
+    full = host(budget=1000).pretended_bytes
+    found = plan(host(pretended_bytes=full, unreadable=hung), before, SETTINGS)
+
+    assert found.offer.memory_bytes == found.budget.budget_bytes - (256 + 100) * MIB
+
+
 def test_an_agent_that_knows_nothing_offers_what_nobody_was_promised() -> None:
     """Right after its first start, a full host would be filled again on a first impression."""
     first = plan(host(guest(used=10), budget=300), Remembered(), SETTINGS).offer
@@ -125,6 +185,24 @@ def test_a_young_history_keeps_a_share_of_nominals() -> None:
     assert growth_bytes(needs, known(windows=0, days=0), NOW_S, RULES) == 900
     assert growth_bytes(needs, known(windows=1e6, days=0.25), NOW_S, RULES) in (75, 76)
     assert growth_bytes(needs, known(windows=1e6, days=1), NOW_S, RULES) == 2
+
+
+def test_a_stop_of_a_day_teaches_nothing() -> None:
+    """After a day's maintenance the host would lend all its reserve, on half an hour that it has seen."""
+    needs = Needs(100, 100, 1000, Extent(1000, 1000))
+    seen = watch([0] * 180)
+    after = learned(seen, Change(0, 0), SIZE, {}, *2 * [NOW_S + 1800 + DAY_S], REACTION_S)
+
+    assert [growth_bytes(needs, rises, NOW_S, RULES) for rises in (seen, after)] == [98, 98]
+
+
+def test_an_empty_host_teaches_nothing() -> None:
+    """The first VM after a day would count as known for that day."""
+    rises = learned(None, Change(0, 0), Extent(0, 0), {}, NOW_S, NOW_S, REACTION_S)
+    for number in range(1, 100):
+        rises = learned(rises, Change(0, 0), Extent(0, 0), {}, *2 * [NOW_S + 10 * number], REACTION_S)
+
+    assert rises.since_s == rises.last_s
 
 
 def test_the_rate_of_a_size_is_taken_at_the_upper_end() -> None:
@@ -259,7 +337,8 @@ def test_a_peak_of_yesterday_is_waited_for_until_it_came() -> None:
     ]
     assert expected_ratio(peaks, at(1, 9.2)) == 0
     came = noted(peaks, 0.2, at(2, 9.17))
-    assert expected_ratio(came, at(2, 9.2)) == 0
+    assert expected_ratio(came, at(2, 9.2)) == pytest.approx(0.05)
+    assert expected_ratio(noted(came, 0.3, at(2, 9.2)), at(2, 9.2)) == 0
     assert expected_ratio(came, at(3, 8.8)) == 0.2
 
 

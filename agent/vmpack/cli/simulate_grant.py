@@ -39,20 +39,25 @@ examples:
   vmpack simulate grant --trace vms.csv.gz --policies all --demand-scale 1,2,4 --draws 8 --json rows.json
 
 policies: vmpack (once for each of --bounds: offer.bound_ratio), fixed:O (CloudVAMP's rule: the share O of
-what is not used, 0.6, 0.8 or 1), oracle (knows what will be needed within the reaction time), and those in
+what is not used, 0.6, 0.8 or 1), oracle (knows what will be needed within the reaction time, and no further;
+greedy, so that others may come to more VM-hours: it is no bound from above), and those in
 tests/benchmarks/grant_rivals where Python finds the package tests (in a checkout: PYTHONPATH=. vmpack ...).
+Only vmpack and oracle send VMs away before the host is full; the others have no rule for that, and theirs
+leave once it is.
 --sweep adds rivals with other settings, and compares vmpack with each at an equal shortage.
 Balloons are taken as ideal: short is what VMs need in all beyond the host's memory less its reserve (5 %).
 Traces are those of vmpack simulate memory; after the trace's last VM the first comes again, with another day.
 
-columns, per host and day: VM-hours and GB-hours (10^9 bytes of nominal) of VMs that came; short: GB-hours;
-moves: VMs that had to leave; chance: share of moments at which, had all that was offered been taken, need
-within the reaction time would have passed what was left; at most: its upper 95 % limit (bootstrap over draws,
-and over hours within a draw).
+columns, per host and day: VM-hours and GB-hours (10^9 bytes of nominal) of VMs that came: VM-hours favour who
+offers little at a time, for small VMs are all that fit; short: GB-hours; moves: VMs that had to leave;
+chance: of the moments at which something was offered, the share at which, had all of it been taken, need
+within the reaction time would have passed what was left (- where nothing ever was offered); at most: its
+upper 95 % limit (bootstrap over draws, and over hours within a draw).
 
 --json FILE: a list of rows {policy, demand_scale, bound, draws, vm_hours_extra, gb_hours_extra, short_gbh,
-migrations, observed_shortage_probability, observed_upper_95}, for vmpack also {over_oracle, best_rival,
-over_best_rival}: VM-hours over others'; - is standard output, without the table."""
+migrations, observed_shortage_probability, observed_upper_95}, the last two null where nothing was offered;
+for vmpack also {over_oracle, best_rival, over_best_rival}: VM-hours over others'; - is standard output,
+without the table."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -143,8 +148,8 @@ def _show(contest: GrantContest, rows: Sequence[dict[str, Any]]) -> None:
             f"{row['gb_hours_extra']:.0f}",
             f"{row['short_gbh']:.3f}",
             f"{row['migrations']:.1f}",
-            f"{100 * row['observed_shortage_probability']:.3f} %",
-            f"{100 * row['observed_upper_95']:.3f} %",
+            _percent(row["observed_shortage_probability"]),
+            _percent(row["observed_upper_95"]),
             _times(row.get("over_oracle")),
             f"{_times(row.get('over_best_rival'))} {row.get('best_rival') or ''}".strip(),
         )
@@ -155,6 +160,10 @@ def _show(contest: GrantContest, rows: Sequence[dict[str, Any]]) -> None:
 
 def _name(row: dict[str, Any]) -> str:
     return str(row["policy"]) if row["bound"] is None else f"vmpack, bound {100 * row['bound']:g} %"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.3f} %"
 
 
 def _times(value: float | None) -> str:

@@ -20,9 +20,11 @@ class Unseen(NamedTuple):
     held_bytes: int
     rss_bytes: int
     overhead_bytes: int
+    most_bytes: int
+    """What they may come to hold: nominal where it is remembered."""
 
 
-NOBODY = Unseen({}, 0, 0, 0)
+NOBODY = Unseen({}, 0, 0, 0, 0)
 
 
 def budget(host: HostSnapshot, settings: HostSettings, silent: Unseen = NOBODY) -> Budget:
@@ -64,14 +66,16 @@ def _budget(capacity: int, own: int, overhead: int, settings: HostSettings) -> B
 def unseen(snapshot: HostSnapshot, remembered: Remembered, settings: HostSettings) -> Unseen:
     """VMs that told nothing still hold their memory, and their QEMU's: as last known, else as configured."""
     known: dict[str, RememberedGuest] = {}
-    held = rss = overhead = 0
+    held = rss = overhead = most = 0
     for guest in snapshot.unreadable:
         entry = remembered.guests.get(guest.uuid)
         own_rss = 0
-        held += guest.balloon_bytes if entry is None else max(guest.balloon_bytes, entry.target_bytes or 0)
+        holds = guest.balloon_bytes if entry is None else max(guest.balloon_bytes, entry.target_bytes or 0)
+        held += holds
+        most += holds if entry is None else max(holds, entry.nominal_bytes)
         if entry is not None:
             known[guest.uuid] = entry
             own_rss = entry.rss_bytes or 0
         rss += own_rss
         overhead += max(settings.vm_overhead_bytes, own_rss - guest.balloon_bytes)
-    return Unseen(known, held, rss, overhead)
+    return Unseen(known, held, rss, overhead, most)

@@ -16,8 +16,6 @@ SLOT_S = 900.0
 SLOTS = int(DAY_S / SLOT_S)
 LEAST_RATIO = 2.0**-5
 """Of the VMs' nominals: smaller ones are no peaks."""
-CAME_RATIO = 0.5
-"""Once so much of it has come today, it is no longer waited for."""
 
 
 def noted(peaks: tuple[DayPeak, ...], ratio: float, wall_s: float) -> tuple[DayPeak, ...]:
@@ -35,7 +33,7 @@ def noted(peaks: tuple[DayPeak, ...], ratio: float, wall_s: float) -> tuple[DayP
 
 
 def expected_ratio(peaks: Sequence[DayPeak], wall_s: float) -> float:
-    """The share of nominals by which all may rise about now, as on days before; 0 when that has come."""
+    """The share of nominals by which all may rise about now, as on days before; less what came today."""
     now = int(wall_s // SLOT_S)
     expected = came = 0.0
     for peak in peaks:
@@ -46,7 +44,7 @@ def expected_ratio(peaks: Sequence[DayPeak], wall_s: float) -> float:
         expected = max(expected, _earlier_ratio(peak, day))
         if peak.day == day:
             came = max(came, peak.today_ratio)
-    return 0.0 if came >= CAME_RATIO * expected else expected
+    return max(0.0, expected - came)
 
 
 def _earlier_ratio(peak: DayPeak, day: int) -> float:

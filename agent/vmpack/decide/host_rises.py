@@ -110,7 +110,8 @@ def learned(
 
     `now_s` is monotonic, `wall_s` Unix time of the same moment.
 
-    After a pause windows begin anew; with another reaction time everything does.
+    After a pause windows begin anew; with another reaction time everything does. Time in which nobody looked,
+    or there was nobody to look at, is not known.
     """
     if before is None or before.reaction_s != reaction_s:
         before = HostRises((), (), 0.0, now_s, now_s, now_s, reaction_s, 0, 0, ())
@@ -127,8 +128,14 @@ def learned(
         (kept if now_s - window.begun_s < reaction_s else ended).append(window)
     if not kept or now_s - kept[-1].begun_s >= reaction_s / PER_REACTION:
         kept.append(RiseWindow(now_s, level, largest, size.together_bytes, size.alone_bytes))
+    unwatched_s = now_s - before.last_s if paused or not size.together_bytes else 0.0
     rises = before._replace(
-        last_s=now_s, level_bytes=level, largest_bytes=largest, windows=tuple(kept), newcomers=dict(arrived)
+        since_s=before.since_s + unwatched_s,
+        last_s=now_s,
+        level_bytes=level,
+        largest_bytes=largest,
+        windows=tuple(kept),
+        newcomers=dict(arrived),
     )
     for window in ended:
         if window.together_bytes:

@@ -76,7 +76,7 @@ def plan(snapshot: HostSnapshot, remembered: Remembered, settings: Settings) -> 
     learned = {**{seat.guest.uuid: seat.known for seat in seats}, **silent.known}
     reasons = (*_host_reasons(room, scarce, seats, braked), *node_reasons)
     rises = learned_rises(snapshot, remembered.guests, learned, remembered.rises, settings.offer)
-    offered = offer(snapshot, guests, rises, money, kept_bytes, claimed_bytes, settings.offer)
+    offered = offer(snapshot, guests, rises, money, silent.most_bytes, claimed_bytes, settings.offer)
     return Plan(
         actions=actions,
         room_bytes=room,
@@ -374,6 +374,7 @@ def _guest_plan(seat: Seat, target: int, move: _Move | None, bound: Reason | Non
         seat.known.use.used_bytes if seat.known.use is not None else None,
         reasons,
         need.bare_bytes,
+        need.pressed_bytes if need.movable else seat.held_bytes,
     )
 
 

@@ -12,7 +12,7 @@ A newcomer counts with its whole nominal, until it is known how it behaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from vmpack.decide.day_peaks import DAY_S, expected_ratio
@@ -27,7 +27,7 @@ from vmpack.decide.host_rises import (
 )
 from vmpack.model.gpu import idle_names
 from vmpack.model.host import HostSnapshot
-from vmpack.model.plan import Budget, GuestPlan, HostRises, Offer, Reason, RememberedGuest
+from vmpack.model.plan import Budget, GuestPlan, HostRises, LearnedUse, Offer, Reason, RememberedGuest
 from vmpack.model.settings import OfferSettings
 
 
@@ -37,7 +37,7 @@ class Needs(NamedTuple):
     need_bytes: int
     """Of all of them; of a newcomer its nominal."""
     known_need_bytes: int
-    """Of those that are neither newcomers nor may not be moved."""
+    """Of those that are no newcomers."""
     known_nominal_bytes: int
     """Of the same."""
     extent: Extent
@@ -68,24 +68,46 @@ def learned_rises(
     settings: OfferSettings,
 ) -> HostRises:
     """Take one interval into account: `known` is what was known of the VMs before it, `now` what is now."""
-    arrived = newcomers(before, known.keys(), now.keys(), snapshot.time_s, settings.reaction_s)
+    changes = (
+        (uuid, entry.nominal_bytes, _more_bytes(known.get(uuid), entry.use))
+        for uuid, entry in now.items()
+        if entry.use is not None
+    )
+    return rises_after(changes, known.keys(), now.keys(), before, snapshot.time_s, snapshot.wall_s, settings)
+
+
+def rises_after(
+    changes: Iterable[tuple[str, int, int]],
+    known: Set[str],
+    now: Set[str],
+    before: HostRises | None,
+    time_s: float,
+    wall_s: float,
+    settings: OfferSettings,
+) -> HostRises:
+    """Take these changes into account: uuid, nominal and by how much more it uses, of each VM that told.
+
+    Of newcomers they do not count. `known` and `now` are uuids: those known before, and those of now.
+    """
+    arrived = newcomers(before, known, now, time_s, settings.reaction_s)
     change = largest = 0
     nominals = []
-    for uuid, entry in now.items():
-        use = entry.use
-        if use is None or uuid in arrived:
+    for uuid, nominal, more in changes:
+        if uuid in arrived:
             continue
-        nominals.append(entry.nominal_bytes)
-        old = known[uuid].use
-        if old is not None and old is not use:
-            more = use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
-            change += more
-            if more > largest:
-                largest = more
+        nominals.append(nominal)
+        change += more
+        if more > largest:
+            largest = more
     changed = Change(change, largest)
-    return learned(
-        before, changed, extent(nominals), arrived, snapshot.time_s, snapshot.wall_s, settings.reaction_s
-    )
+    return learned(before, changed, extent(nominals), arrived, time_s, wall_s, settings.reaction_s)
+
+
+def _more_bytes(before: RememberedGuest | None, use: LearnedUse) -> int:
+    old = None if before is None else before.use
+    if old is None or old is use:
+        return 0
+    return use.used_bytes + use.kernel_bytes - old.used_bytes - old.kernel_bytes
 
 
 def offer(
@@ -97,8 +119,20 @@ def offer(
     claimed_bytes: int,
     settings: OfferSettings,
 ) -> Offer:
-    """The host's offer of memory and idle GPUs. `kept_bytes` is held by VMs that may not be moved."""
-    needs, newcomers_bytes, packed = _needs(snapshot, guests, rises, kept_bytes)
+    """The host's offer of memory and idle GPUs. `kept_bytes` is what VMs that told nothing may take.
+
+    A VM that may not be moved now counts like any other, with what it holds: soon it may grow again.
+    """
+    sizes = {guest.uuid: guest for guest in snapshot.guests}
+    needs, newcomers_bytes = needs_of(
+        (
+            (guest.uuid, sizes[guest.uuid].nominal_bytes, max(guest.minimum_bytes, guest.at_once_bytes))
+            for guest in guests
+        ),
+        rises,
+        kept_bytes,
+    )
+    packed = sum(max(0, guest.nominal_bytes - guest.balloon_bytes) for guest in snapshot.guests)
     growth = growth_bytes(needs, rises, snapshot.wall_s, settings)
     free = budget.budget_bytes - needs.need_bytes - growth - claimed_bytes
     left = budget.budget_bytes - needs.need_bytes - claimed_bytes - max(0, free)
@@ -138,24 +172,20 @@ def shortage_ratio(needs: Needs, left_bytes: int, rises: HostRises | None) -> fl
     return round(chance_ratio(rises, needs.extent, left_bytes), 6)
 
 
-def _needs(
-    snapshot: HostSnapshot, guests: Sequence[GuestPlan], rises: HostRises | None, kept_bytes: int
-) -> tuple[Needs, int, int]:
-    """What the VMs need, what of that is newcomers', and what is packed."""
-    sizes = {guest.uuid: guest for guest in snapshot.guests}
-    arrived = sizes if rises is None else rises.newcomers
-    newcomers_bytes = need = packed = 0
+def needs_of(
+    vms: Iterable[tuple[str, int, int]], rises: HostRises | None, kept_bytes: int
+) -> tuple[Needs, int]:
+    """What these VMs need, and what of that is newcomers': uuid, nominal and need of each, in bytes."""
+    arrived: Mapping[str, float] | None = None if rises is None else rises.newcomers
+    newcomers_bytes = need = nominal_sum = 0
     nominals = []
-    for guest in guests:
-        size = sizes[guest.uuid]
-        if size.nominal_bytes > size.balloon_bytes:
-            packed += size.nominal_bytes - size.balloon_bytes
-        if guest.verdict == "excluded":
-            continue
-        if guest.uuid in arrived:
-            newcomers_bytes += max(size.nominal_bytes, guest.minimum_bytes)
+    for uuid, nominal, needed in vms:
+        if nominal < needed:
+            nominal = needed
+        if arrived is None or uuid in arrived:
+            newcomers_bytes += nominal
         else:
-            need += guest.minimum_bytes
-            nominals.append(size.nominal_bytes)
-    needs = Needs(kept_bytes + newcomers_bytes + need, need, sum(nominals), extent(nominals))
-    return needs, newcomers_bytes, packed
+            need += needed
+            nominal_sum += nominal
+            nominals.append(nominal)
+    return Needs(kept_bytes + newcomers_bytes + need, need, nominal_sum, extent(nominals)), newcomers_bytes

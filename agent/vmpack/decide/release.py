@@ -57,7 +57,7 @@ def plan_release(
         room_bytes=room,
         guests=plans,
         budget=money,
-        offer=offer(snapshot, plans, remembered.rises, money, silent.held_bytes, 0, settings.offer),
+        offer=offer(snapshot, plans, remembered.rises, money, silent.most_bytes, 0, settings.offer),
         reasons=(),
         migration=None,
         remembered=replace(remembered, guests={**known, **silent.known}),

@@ -44,6 +44,9 @@ class GuestPlan(NamedTuple):
     reasons: tuple[Reason, ...]
     bare_bytes: int = 0
     """What the guest uses plus the fixed headroom: never taken below."""
+    at_once_bytes: Annotated[int, ADDED] = 0
+    """It may take so much at once, whatever its minimum is: what it lately was short of memory below, or what
+    it holds while it may not be moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class HostRises(NamedTuple):
     seen: float
     """Weight of all windows, with those in which nothing rose."""
     since_s: float
+    """last_s less the time for which VMs were watched."""
     epoch_s: float
     """When a window weighed 1 (overlapping ones less); a half-life later one weighs 2: old ones fade."""
     last_s: float

@@ -73,8 +73,9 @@ class GrantContest:
         return [_compared(row, found) for row in found]
 
     def _row(self, name: str, scale: float, scores: Sequence[GrantScore]) -> dict[str, Any]:
-        moments = sum(score.moments for score in scores)
+        moments = sum(sum(score.offered) for score in scores)
         windows = moments * self.world.step_s / self.reaction_s
+        over = sum(sum(score.over) for score in scores)
         return {
             "policy": name,
             "demand_scale": scale,
@@ -84,23 +85,25 @@ class GrantContest:
             "gb_hours_extra": mean(score.gb_hours for score in scores),
             "short_gbh": mean(score.short_gbh for score in scores),
             "migrations": mean(score.migrations for score in scores),
-            "observed_shortage_probability": sum(sum(score.over) for score in scores) / moments,
-            "observed_upper_95": max(_upper(scores), NEVER_SEEN / windows),
+            "observed_shortage_probability": over / moments if moments else None,
+            "observed_upper_95": min(1.0, max(_upper(scores), NEVER_SEEN / windows)) if moments else None,
         }
 
 
 def _upper(scores: Sequence[GrantScore]) -> float:
     """The upper end of what the observed chance may be: draws are drawn again, and hours within each.
 
-    Moments within an hour depend on each other, and hours of one draw have its VMs in common.
+    Only moments with an offer count: a policy that seldom offers gains nothing by that. Moments of an hour
+    depend on each other, and hours of one draw have its VMs in common.
     """
     random = np.random.default_rng(0)
+    offered = np.array([score.offered for score in scores], dtype=np.float64)
     over = np.array([score.over for score in scores], dtype=np.float64)
     draws, hours = over.shape
     which = random.integers(draws, size=(RESAMPLES, draws, 1))
     when = random.integers(hours, size=(RESAMPLES, draws, hours))
-    sums = over[which, when].sum(axis=(1, 2))
-    return float(np.percentile(sums, UPPER_PERCENTILE) / sum(score.moments for score in scores))
+    sums, of = (values[which, when].sum(axis=(1, 2)) for values in (over, offered))
+    return float(np.percentile(sums / np.maximum(of, 1.0), UPPER_PERCENTILE))
 
 
 def _compared(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

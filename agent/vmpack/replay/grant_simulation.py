@@ -32,10 +32,11 @@ class GrantScore:
     short_gbh: float
     """Need beyond what the host keeps for VMs, without what its own VMs alone would lack."""
     migrations: int
-    moments: int
+    offered: tuple[int, ...]
+    """By hour: the moments at which something was offered."""
     over: tuple[int, ...]
-    """By hour: the moments at which, had all that was offered been taken, the need within the reaction time
-    would have passed what was left. Moments without an offer and without VMs that came are none of these."""
+    """By hour: those of them at which, had all that was offered been taken, the need within the reaction time
+    would have passed what was left."""
 
 
 @dataclass(slots=True)
@@ -89,18 +90,20 @@ def run_grant(drawn: GrantDraw, factory: GrantFactory, step_s: float, reaction_s
     first, last = round(WARM_UP_S / step_s), len(drawn.need_bytes) - 1
     ahead = max(1, round(reaction_s / step_s))
     own_short = np.maximum(drawn.need_bytes[:, : drawn.own].sum(axis=1) - for_vms, 0)
-    over = [0] * -(-round((last - first) * step_s) // HOUR_S)
+    hours = -(-round((last - first) * step_s) // HOUR_S)
+    offered, over = [0] * hours, [0] * hours
     vm_steps = nominal_steps = short_steps = migrations = 0
     for step in range(last):
         seen = host.seen(step, step_s, for_vms)
         said = policy.offer(seen)
         if step < first:
             continue
-        came = len(host.vms) > drawn.own
         full = int(seen.need_bytes[~seen.leaving].sum()) - for_vms
         migrations += host.send_away(max(said.lacking_bytes, full), step + ahead)
-        if (came or said.memory_bytes > 0) and host.highest_need(step, ahead) > for_vms - said.memory_bytes:
-            over[int((step - first) * step_s) // HOUR_S] += 1
+        if said.memory_bytes > 0:
+            hour = int((step - first) * step_s) // HOUR_S
+            offered[hour] += 1
+            over[hour] += host.highest_need(step, ahead) > for_vms - said.memory_bytes
         coming = arrivals.get(step)
         if coming is not None and int(drawn.nominal_bytes[coming]) <= said.memory_bytes:
             host.vms.append(coming)
@@ -117,6 +120,6 @@ def run_grant(drawn: GrantDraw, factory: GrantFactory, step_s: float, reaction_s
         nominal_steps * step_h / GB,
         short_steps * step_h / GB,
         migrations,
-        last - first,
+        tuple(offered),
         tuple(over),
     )

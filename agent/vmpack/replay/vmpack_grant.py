@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from vmpack.decide.host_rises import Change, extent, learned, newcomers
-from vmpack.decide.offer import Needs, growth_bytes
+from vmpack.decide.offer import growth_bytes, needs_of, rises_after
 from vmpack.model.plan import HostRises
 from vmpack.model.settings import OfferSettings
 from vmpack.replay.grant_policy import GrantFacts, GrantSeen, Offered
+
+
+class _Vm(NamedTuple):
+    uuid: str
+    nominal_bytes: int
+    need_bytes: int
 
 
 class VmpackGrant:
@@ -20,37 +25,35 @@ class VmpackGrant:
         self._settings = OfferSettings(reaction_s=facts.reaction_s, bound_ratio=bound_ratio)
         self._uuids = [f"{number:08d}" for number in range(vms)]
         self._rises: HostRises | None = None
-        self._known: frozenset[str] = frozenset()
-        self._need_bytes = np.zeros(vms, dtype=np.int64)
+        self._need_bytes: dict[str, int] = {}
 
     def offer(self, seen: GrantSeen) -> Offered:
         """Learn, as decide.offer does from the agent's snapshots, and offer."""
-        settings = self._settings
-        uuids = frozenset(self._uuids[vm] for vm in seen.vms.tolist())
-        arrived = newcomers(self._rises, self._known, uuids, seen.time_s, settings.reaction_s)
-        new = np.array([self._uuids[vm] in arrived for vm in seen.vms.tolist()], dtype=np.bool_)
-        more = (seen.need_bytes - self._need_bytes[seen.vms])[~new]
-        change = Change(int(more.sum()), int(more.max(initial=0)))
-        size = extent(seen.nominal_bytes[~new].tolist())
-        self._rises = learned(
-            self._rises, change, size, arrived, seen.time_s, seen.time_s, settings.reaction_s
+        vms = [
+            _Vm(self._uuids[vm], nominal, need)
+            for vm, nominal, need in zip(
+                seen.vms.tolist(), seen.nominal_bytes.tolist(), seen.need_bytes.tolist(), strict=True
+            )
+        ]
+        uuids = frozenset(vm.uuid for vm in vms)
+        changes = (
+            (vm.uuid, vm.nominal_bytes, vm.need_bytes - self._need_bytes.get(vm.uuid, 0)) for vm in vms
         )
-        self._known = uuids
-        self._need_bytes[seen.vms] = seen.need_bytes
-        free = seen.for_vms_bytes - self._kept_bytes(seen, new, np.ones(len(seen.vms), dtype=np.bool_))
+        self._rises = rises_after(
+            changes, self._need_bytes.keys(), uuids, self._rises, seen.time_s, seen.time_s, self._settings
+        )
+        self._need_bytes = {vm.uuid: vm.need_bytes for vm in vms}
+        free = seen.for_vms_bytes - self._kept_bytes(vms, seen.time_s)
         if free >= 0:
             return Offered(free)
-        kept = self._kept_bytes(seen, new, ~seen.leaving)
+        staying = [vm for vm, leaves in zip(vms, seen.leaving.tolist(), strict=True) if not leaves]
+        kept = self._kept_bytes(staying, seen.time_s)
         lacking = max(0, kept - seen.for_vms_bytes)
         # Who leaves takes along what is kept for his growth.
-        need = int(seen.need_bytes[~seen.leaving].sum())
+        need = sum(vm.need_bytes for vm in staying)
         return Offered(0, lacking * need // max(1, kept))
 
-    def _kept_bytes(self, seen: GrantSeen, new: NDArray[np.bool_], there: NDArray[np.bool_]) -> int:
+    def _kept_bytes(self, vms: Sequence[_Vm], wall_s: float) -> int:
         """What is kept for these VMs: need, growth, and newcomers' nominals."""
-        known = there & ~new
-        need, nominals = int(seen.need_bytes[known].sum()), seen.nominal_bytes[known].tolist()
-        unknown = int(seen.nominal_bytes[there & new].sum())
-        needs = Needs(need + unknown, need, sum(nominals), extent(nominals))
-        growth = growth_bytes(needs, self._rises, seen.time_s, self._settings)
-        return need + unknown + growth
+        needs, _ = needs_of(vms, self._rises, 0)
+        return needs.need_bytes + growth_bytes(needs, self._rises, wall_s, self._settings)
