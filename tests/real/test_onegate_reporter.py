@@ -33,7 +33,7 @@ KEPT = ("applied", "reporter.pid", "reporter.status", "reporter.answer")
 """Its files, in the guest's memory; `applied` is for the guest's own tools."""
 
 
-@pytest.fixture(scope="module", params=[90, pytest.param(600, marks=pytest.mark.long)], ids="{}s".format)
+@pytest.fixture(scope="module", params=[60, pytest.param(600, marks=pytest.mark.long)], ids="{}s".format)
 def courses(
     lab: Lab, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Course]]:
