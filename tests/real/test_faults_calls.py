@@ -30,11 +30,7 @@ STOPPED_S = 6.0
 FULL_HOST = "packed: the host cannot hold every VM's nominal"
 """Said by design: the host is full when the agent stops for the first time."""
 EVERYDAY: dict[Mode, tuple[str, ...]] = {
-    "kill": (
-        "setMemoryFlags",
-        "write state/remembered.json~ #1",
-        "os.replace state/remembered.json #1",
-    ),
+    "kill": ("setMemoryFlags", "os.replace state/remembered.json #1"),
     "kill_after": ("setMemoryFlags",),
 }
 """Where the outside changes: `kill` before or in the middle of the change, `kill_after` right behind it."""
