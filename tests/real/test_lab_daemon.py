@@ -73,6 +73,7 @@ def test_up_list_down() -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.long
 def test_an_ordinary_user_has_a_lab_too(tmp_path: Path) -> None:
     """Most people try things without root first: the whole way, download included, must work for them."""
     home = Path("/tmp") / f"vmpack-test-{os.getpid()}"

@@ -48,6 +48,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.long
 def test_ballooning_gives_host_memory_back() -> None:
     """All of vmpack rests on this: what a guest used and freed comes back to the host by ballooning."""
     with _start("balloon") as process:

@@ -140,6 +140,7 @@ def test_down_clears_away_what_a_crash_left() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_up_load_list_down() -> None:
     """This is how people see a migration: two hosts, a configuration for each agent, one end."""
     name = f"p{os.getpid()}"

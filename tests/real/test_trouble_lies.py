@@ -132,6 +132,7 @@ def test_no_lie_costs_anybody_but_the_liar(
         assert "Traceback" not in agent.log
 
 
+@pytest.mark.long
 def test_a_guest_that_claims_to_have_given_its_memory_does_not_get_the_host_to_sell_it(
     lab: Lab, liar: LabGuest, honest: LabGuest, tmp_path: Path
 ) -> None:
