@@ -65,7 +65,7 @@ class Stage:
         self._marks.append((time.monotonic(), what))
 
     def settle(self, still_turns: int = 3) -> None:
-        """Wait until every balloon is where it shall be and nothing has moved for so many turns.
+        """Wait until every balloon is where it shall be, or near, and nothing has moved for so many turns.
 
         The guests' reports of what happened right before take a moment: turns count from the second one on.
         """
@@ -76,9 +76,15 @@ class Stage:
             interval = self.agent.client.status().interval
             assert interval is not None
             balloons = {guest.uuid: guest.balloon_bytes for guest in interval.snapshot.guests}
-            off = [abs(balloons[plan.uuid] - plan.target_bytes) for plan in interval.plan.guests]
+            off = [
+                abs(balloons[plan.uuid] - plan.target_bytes)
+                for plan in interval.plan.guests
+                if plan.reasons[-1].rule != "within_dead_band"
+            ]
             moving = any(isinstance(action, SetMemory) for action in interval.plan.actions)
-            still[interval.number] = interval.number >= first and not moving and max(off) <= NEARLY_BYTES
+            still[interval.number] = (
+                interval.number >= first and not moving and max(off, default=0) <= NEARLY_BYTES
+            )
             return all(still.get(interval.number - back, False) for back in range(still_turns))
 
         eventually(f"nothing moves; the agent says:\n{self.agent.log}", is_still, SCENE_DEADLINE_S)

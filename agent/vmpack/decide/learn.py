@@ -242,8 +242,10 @@ def _learn_use(
     swaps = _many(stats.swap_in_bytes, was_swap_in, SWAP_IN_PRESSED_BYTES_PER_S * seconds)
     faults = swaps or _many(stats.major_faults, was_faults, MAJOR_FAULTS_PRESSED_PER_S * seconds)
     by, heeds = "", STANCES[settings.stance].heeds_faults
+    hidden = _hidden_need(guest, stats, swapped, limits)
     if faults and not has_free_memory(stats):
-        by = "faults" if heeds else ""
+        # Where use rises, or all is used, that is why it faults: no page cache is kept for it.
+        by = "faults" if heeds and not rise and hidden is None else ""
         if swaps:
             pressed_until_s = now_s + settings.calm_s
     told = guest.kernel
@@ -260,7 +262,6 @@ def _learn_use(
     if weight > 1.0:
         weight = 1.0
     off = used - mean
-    hidden = _hidden_need(guest, stats, swapped, limits)
     if hidden is None:
         swapped = _swapped(stats)
     return LearnedUse(
