@@ -210,14 +210,15 @@ def test_planning_on_the_planned_state_does_nothing(seen, rules) -> None:
         Outcome(a, "done", "", a.to_bytes if isinstance(a, SetMemory) else None) for a in first.actions
     )
     after = carried_out(seen, first)
-    shown = []
-    for entry in after.nodes:
-        moved = sum(
-            (new.balloon_bytes - old.balloon_bytes) // len(new.nodes)
-            for old, new in zip(seen.guests, after.guests, strict=True)
-            if entry.number in new.nodes
-        )
-        shown.append(dataclasses.replace(entry, memory_free_bytes=max(0, entry.memory_free_bytes - moved)))
+    free = {entry.number: entry.memory_free_bytes for entry in after.nodes}
+    for old, new in zip(seen.guests, after.guests, strict=True):
+        # Linux takes from the node that has most free.
+        moved = new.balloon_bytes - old.balloon_bytes
+        for number in sorted(new.nodes, key=lambda node: -free[node]):
+            part = min(moved, free[number])
+            free[number] -= part
+            moved -= part
+    shown = (dataclasses.replace(entry, memory_free_bytes=free[entry.number]) for entry in after.nodes)
     after = dataclasses.replace(after, nodes=tuple(shown))
     second = plan(after, remember(first, done, seen.time_s), rules)
 

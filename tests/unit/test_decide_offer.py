@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.builders import NOW_S, SETTINGS, guest, host
 from tests.strategies import hosts
 
+from vmpack.decide.day_peaks import expected_ratio, noted
 from vmpack.decide.host_rises import (
     HALF_LIFE_S,
     MARGIN,
@@ -121,9 +122,9 @@ def test_a_young_history_keeps_a_share_of_nominals() -> None:
     """The first quiet hour would be taken for the whole day: of 1000 a tenth, less the part known."""
     needs = Needs(100, 100, 1000, Extent(1000, 1000))
 
-    assert growth_bytes(needs, known(windows=0, days=0), RULES) == 900
-    assert growth_bytes(needs, known(windows=1e6, days=0.25), RULES) in (75, 76)
-    assert growth_bytes(needs, known(windows=1e6, days=1), RULES) == 2
+    assert growth_bytes(needs, known(windows=0, days=0), NOW_S, RULES) == 900
+    assert growth_bytes(needs, known(windows=1e6, days=0.25), NOW_S, RULES) in (75, 76)
+    assert growth_bytes(needs, known(windows=1e6, days=1), NOW_S, RULES) == 2
 
 
 def test_the_rate_of_a_size_is_taken_at_the_upper_end() -> None:
@@ -156,10 +157,10 @@ def test_rises_of_many_grow_with_all_of_them() -> None:
 
 def watch(changes: list[int], step_s: float = 10.0, share: float = 1.0) -> HostRises:
     """What is learned from these changes of the VMs' use, one a step, to which one VM adds this share."""
-    rises = learned(None, Change(0, 0), SIZE, {}, NOW_S, REACTION_S)
+    rises = learned(None, Change(0, 0), SIZE, {}, NOW_S, NOW_S, REACTION_S)
     for number, change in enumerate(changes, 1):
         found = Change(change, max(0, int(share * change)))
-        rises = learned(rises, found, SIZE, {}, NOW_S + number * step_s, REACTION_S)
+        rises = learned(rises, found, SIZE, {}, *2 * [NOW_S + number * step_s], REACTION_S)
     return rises
 
 
@@ -188,14 +189,14 @@ def test_a_rise_of_which_no_vm_makes_half_came_of_many() -> None:
 def test_what_happened_while_nobody_looked_is_not_counted() -> None:
     """After a stop of an hour the whole day's rise would be taken for that of a minute."""
     rises = watch([0] * 12)
-    rises = learned(rises, Change(900, 900), SIZE, {}, NOW_S + 3720, REACTION_S)
+    rises = learned(rises, Change(900, 900), SIZE, {}, *2 * [NOW_S + 3720], REACTION_S)
 
     assert rises.alone == () and len(rises.windows) == 1
 
 
 def test_another_reaction_time_begins_anew() -> None:
     """Rises within a minute say nothing of those within ten."""
-    assert learned(watch([10] * 30), Change(0, 0), SIZE, {}, NOW_S + 310, 600.0).seen == 0
+    assert learned(watch([10] * 30), Change(0, 0), SIZE, {}, *2 * [NOW_S + 310], 600.0).seen == 0
 
 
 def test_old_windows_fade() -> None:
@@ -239,6 +240,61 @@ def test_a_vm_that_leaves_is_no_fall_and_one_that_comes_no_rise() -> None:
     a, b = (guest(name, used=60, now_s=NOW_S + 5) for name in "ab")
     assert level(a) == level(a, b) == level(a, b, guest("c", used=90, now_s=NOW_S + 5)) == 0
     assert level(guest("a", used=70, now_s=NOW_S + 5), b) == 10 * MIB
+
+
+def at(day: int, hour: float) -> float:
+    """Unix time."""
+    return day * DAY_S + hour * 3600
+
+
+def test_a_peak_of_yesterday_is_waited_for_until_it_came() -> None:
+    """Every morning at nine the host would be short, of what was lent at night. 1/4 at 9:05, today 9:10."""
+    peaks = noted((), 0.25, at(1, 9.08))
+    assert [expected_ratio(peaks, at(2, hour)) for hour in (8.7, 8.8, 9.2, 9.4, 9.6)] == [
+        0,
+        0.25,
+        0.25,
+        0.25,
+        0,
+    ]
+    assert expected_ratio(peaks, at(1, 9.2)) == 0
+    came = noted(peaks, 0.2, at(2, 9.17))
+    assert expected_ratio(came, at(2, 9.2)) == 0
+    assert expected_ratio(came, at(3, 8.8)) == 0.2
+
+
+def test_a_peak_that_no_longer_comes_is_forgotten() -> None:
+    """Of a fair that is over, room would be kept for years. Half a day later each; small ones are none."""
+    peaks = noted((), 0.25, at(1, 9.08))
+    assert [expected_ratio(peaks, at(day, 9)) for day in (2, 3, 4)] == [0.25, 0.125, 0.0625]
+    assert noted((), 0.01, at(1, 9)) == ()
+    assert [peak.slot for peak in noted(peaks, 0.25, at(9, 20))] == [80]
+    assert noted(peaks, 0.1, at(1, 9.1)) is peaks
+
+
+def test_peaks_around_midnight_belong_together() -> None:
+    """Backups that begin at midnight would surprise the host whenever they are a minute early."""
+    peaks = noted((), 0.25, at(2, 0.1))
+    assert expected_ratio(peaks, at(2, 23.9)) == 0.25
+
+
+def test_room_is_kept_for_a_peak_that_is_due() -> None:
+    """At five to nine memory would be lent that was short at nine yesterday: a quarter of 256 MiB."""
+    now_s = host().wall_s
+    rises = known(windows=1e6)._replace(peaks=noted((), 0.25, now_s - DAY_S + 300))
+    found = offered(host(guest(used=60), budget=1000), rises).offer
+
+    assert found.growth_reserve_bytes == math.ceil(MARGIN * 64 * MIB)
+
+
+def test_only_what_many_do_together_makes_a_peak_of_the_day() -> None:
+    """One VM's burst would hold back the whole host's offer for the same hour of the next day."""
+    alone, together = (
+        watch([0] * 12 + [300] * 2 + [0] * 20),
+        watch([0] * 12 + [300] * 2 + [0] * 20, share=0.3),
+    )
+
+    assert alone.peaks == () and [peak.today_ratio for peak in together.peaks] == [600 / 1024]
 
 
 def test_the_extent_lies_between_coincident_and_independent() -> None:

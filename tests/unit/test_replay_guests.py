@@ -68,8 +68,8 @@ def test_page_cache_grows_and_goes_first() -> None:
     """Cache is what makes an idle guest look full; need takes it before the guest is short.
 
     By hand: 30 % of 1024 MiB is 307 MiB; 10 MiB/s fill 100 MiB a step. 600 MiB need leave 424. A balloon of
-    824 leaves 224 for cache, and of 624 leaves 24; nobody is short. A quarter of 307 is hot: 76.8 MiB, 52.8
-    of it lost: at 100 MiB/s it takes 0.528 s of each minute to read that back.
+    824 leaves 224 for cache, and of 624 leaves 24; nobody is short. A tenth of 307 is hot: 30.7 MiB, 6.7
+    of it lost: at 100 MiB/s it takes 0.067 s of each minute to read that back.
     """
     guests = one_guest(600)
     cache = []
@@ -77,8 +77,8 @@ def test_page_cache_grows_and_goes_first() -> None:
         guests.step(mib(600), mib(target))
         cache.append(int(guests.cache_bytes[0]) // MIB)
     assert cache == [100, 200, 300, 307, 224, 24]
-    assert int(guests.hot_lost_bytes[0]) // MIB == 52
-    assert guests.cache_throughput_ratio == pytest.approx(60 / 60.528, abs=1e-5)
+    assert int(guests.hot_lost_bytes[0]) // MIB == 6
+    assert guests.cache_throughput_ratio == pytest.approx(60 / 60.0672, abs=1e-5)
     assert int(guests.short_bytes[0]) == 0
 
 

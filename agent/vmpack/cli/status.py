@@ -36,7 +36,8 @@ cannot spare, target where the balloon is going, packed = nominal - balloon.
 
 --json: version, pid, uri, state (active, observe or frozen), interval_s, age_s, stale, last_error,
 host {capacity_bytes, reserve_bytes, host_own_bytes, overhead_bytes, budget_bytes, balloons_bytes,
-packed_bytes, offered_bytes, pressure_ratio, reasons}, vms [{uuid, name, state, nominal_bytes,
+packed_bytes, offered_bytes, growth_reserve_bytes, lacking_bytes, shortage_probability_ratio,
+pressure_ratio, reasons}, vms [{uuid, name, state, nominal_bytes,
 balloon_bytes, used_bytes, target_bytes, floor_bytes, minimum_bytes, wanted_bytes, packed_bytes,
 verdict, policy, rule}], unreadable [names], migration_wanted {deficit_bytes, starving} or null.
 What is not known is null. host, vms, age_s are null before the first interval.
@@ -114,6 +115,9 @@ def _host_record(interval: Interval) -> dict[str, Any]:
         "balloons_bytes": sum(guest.balloon_bytes for guest in snapshot.guests),
         "packed_bytes": interval.plan.offer.packed_bytes,
         "offered_bytes": interval.plan.offer.memory_bytes,
+        "growth_reserve_bytes": interval.plan.offer.growth_reserve_bytes,
+        "lacking_bytes": interval.plan.offer.lacking_bytes,
+        "shortage_probability_ratio": interval.plan.offer.shortage_probability_ratio,
         "pressure_ratio": None if snapshot.pressure is None else snapshot.pressure.some_avg10_ratio,
         "reasons": [reason.rule for reason in interval.plan.reasons],
     }
@@ -185,6 +189,8 @@ def show(screen: Console, status: AgentStatus, now_s: float) -> None:
     screen.print(bars.host_bar(status.interval, min(screen.width, bars.WIDE_COLUMNS), ascii_only=plain))
     screen.print(bars.host_legend(status.interval, ascii_only=plain))
     screen.print(host_line(status.interval))
+    for reason in status.interval.plan.offer.reasons:
+        screen.print(Text(f"offered: {shown(words(reason)[0])}", "dim"))
     for warning in host_warnings(status.interval):
         screen.print(Text(warning, "bold yellow"))
     screen.print()

@@ -236,8 +236,8 @@ def _need(
     if not fresh:
         rule = "statistics_are_old"
         balloon = guest.balloon_bytes
-        bare, minimum, wanted = max(bare, balloon), max(minimum, balloon), max(wanted, balloon)
-        ready = max(ready, balloon)
+        bare = max(bare, balloon)
+        minimum = ready = wanted = max(minimum, balloon)
     reason = Reason(rule, numbers, use.pressed_by if rule == "guest_was_pressed" else "")
     return Demand(floor, minimum, wanted, shares, True, reason, bare, ready, hungry, blind, pressed)
 

@@ -14,14 +14,15 @@ most. Windows overlap, so four of them count as one.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
+from vmpack.decide.day_peaks import noted
 from vmpack.model.plan import HostRises, RiseWindow
 
 HALF_LIFE_S = 7 * 86400.0
-DAY_S = 86400.0
 PER_REACTION = 4
 PER_OCTAVE = 4
 SMALLEST_RATIO = 2.0**-10
@@ -50,7 +51,7 @@ class Extent(NamedTuple):
     alone_bytes: int
     """Rises of single VMs come more often where there are more VMs, which makes the seldom ones larger: by
     how much depends on their tail, from the root of the sum of squares to the sum. This is the geometric
-    mean."""
+    mean of both."""
 
 
 def extent(nominals: Iterable[int]) -> Extent:
@@ -100,9 +101,12 @@ def learned(
     size: Extent,
     arrived: Mapping[str, float],
     now_s: float,
+    wall_s: float,
     reaction_s: float,
 ) -> HostRises:
     """Take one interval into account; `size` is that of the VMs that changed, `arrived` are the newcomers.
+
+    `now_s` is monotonic, `wall_s` Unix time of the same moment.
 
     After a pause windows begin anew; with another reaction time everything does.
     """
@@ -126,11 +130,11 @@ def learned(
     )
     for window in ended:
         if window.together_bytes:
-            rises = _with(rises, window)
+            rises = _with(rises, window, wall_s - (now_s - window.begun_s))
     return rises
 
 
-def _with(rises: HostRises, window: RiseWindow) -> HostRises:
+def _with(rises: HostRises, window: RiseWindow, begun_wall_s: float) -> HostRises:
     """Count a window that has ended."""
     weight = 2.0 ** ((window.begun_s - rises.epoch_s) / HALF_LIFE_S)
     if weight > _LARGEST_WEIGHT:
@@ -145,7 +149,8 @@ def _with(rises: HostRises, window: RiseWindow) -> HostRises:
     rises = rises._replace(seen=rises.seen + weight)
     if window.largest_rise_bytes < TOGETHER_RATIO * window.rise_bytes:
         return rises._replace(
-            together=_counted(rises.together, window.rise_bytes, window.together_bytes, weight)
+            together=_counted(rises.together, window.rise_bytes, window.together_bytes, weight),
+            peaks=noted(rises.peaks, window.rise_bytes / window.together_bytes, begun_wall_s),
         )
     return rises._replace(alone=_counted(rises.alone, window.rise_bytes, window.alone_bytes, weight))
 
@@ -174,7 +179,7 @@ def usual_bytes(rises: HostRises, size: Extent, bound_ratio: float) -> float:
     allowed = bound_ratio * total
     if allowed <= 0:
         return math.inf
-    sizes = _sizes(rises, size)
+    sizes = _sizes(rises.alone, rises.together, size)
     if allowed < _upper(0.0):
         return MARGIN * sizes[0][0] * math.pow(_upper(0.0) / allowed, 1 / TAIL_EXPONENT)
     fading = total / rises.seen
@@ -191,7 +196,7 @@ def chance_ratio(rises: HostRises, size: Extent, kept_bytes: float) -> float:
     total = known_windows(rises)
     if total <= 0:
         return 1.0
-    sizes = _sizes(rises, size)
+    sizes = _sizes(rises.alone, rises.together, size)
     largest, kept = sizes[0][0], kept_bytes / MARGIN
     if kept > largest:
         return min(1.0, _upper(0.0) / total * math.pow(largest / kept, TAIL_EXPONENT))
@@ -199,13 +204,18 @@ def chance_ratio(rises: HostRises, size: Extent, kept_bytes: float) -> float:
     return min(1.0, _upper(sum(count * fading for size_bytes, count in sizes if size_bytes > kept)) / total)
 
 
-def _sizes(rises: HostRises, size: Extent) -> list[tuple[float, float]]:
-    """For these VMs the largest rise that is counted under each size, and its count; the largest first."""
+@functools.lru_cache(maxsize=4)
+def _sizes(
+    alone: tuple[float, ...], together: tuple[float, ...], size: Extent
+) -> tuple[tuple[float, float], ...]:
+    """For these VMs the largest rise that is counted under each size, and its count; the largest first.
+
+    Kept, for it changes only when a window ends.
+    """
     sizes = [(SMALLEST_RATIO * size.alone_bytes, 0.0)]
-    for counts, extent_bytes in ((rises.alone, size.alone_bytes), (rises.together, size.together_bytes)):
+    for counts, extent_bytes in ((alone, size.alone_bytes), (together, size.together_bytes)):
         sizes += [(RATIOS[place] * extent_bytes, count) for place, count in enumerate(counts) if count]
-    sizes.sort(reverse=True)
-    return sizes
+    return tuple(sorted(sizes, reverse=True))
 
 
 def _upper(passed: float) -> float:

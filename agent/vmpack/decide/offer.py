@@ -15,8 +15,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from vmpack.decide.day_peaks import DAY_S, expected_ratio
 from vmpack.decide.host_rises import (
-    DAY_S,
+    MARGIN,
     Change,
     Extent,
     chance_ratio,
@@ -44,8 +45,8 @@ class Needs(NamedTuple):
     """Of the same."""
 
 
-def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings) -> int:
-    """What to keep for a rise of the known VMs' need within the reaction time.
+def growth_bytes(needs: Needs, rises: HostRises | None, wall_s: float, settings: OfferSettings) -> int:
+    """What to keep for a rise of the known VMs' need within the reaction time, or for one that is due.
 
     Never more than they can come to need. As long as less than a day is known, which may be the quiet part of
     it, growth_reserve_ratio of their nominals are the least, in proportion to what is missing of the day.
@@ -56,7 +57,8 @@ def growth_bytes(needs: Needs, rises: HostRises | None, settings: OfferSettings)
     known_days = min(1.0, (rises.last_s - rises.since_s) / DAY_S)
     least = (1.0 - known_days) * settings.growth_reserve_ratio * needs.known_nominal_bytes
     usual = usual_bytes(rises, needs.extent, settings.bound_ratio)
-    return math.ceil(min(most, max(least, usual)))
+    due = MARGIN * expected_ratio(rises.peaks, wall_s) * needs.extent.together_bytes
+    return math.ceil(min(most, max(least, usual, due)))
 
 
 def learned_rises(
@@ -82,7 +84,9 @@ def learned_rises(
             if more > largest:
                 largest = more
     changed = Change(change, largest)
-    return learned(before, changed, extent(nominals), arrived, snapshot.time_s, settings.reaction_s)
+    return learned(
+        before, changed, extent(nominals), arrived, snapshot.time_s, snapshot.wall_s, settings.reaction_s
+    )
 
 
 def offer(
@@ -96,7 +100,7 @@ def offer(
 ) -> Offer:
     """The host's offer of memory and idle GPUs. `kept_bytes` is held by VMs that may not be moved."""
     needs, newcomers_bytes, packed = _needs(snapshot, guests, rises, kept_bytes)
-    growth = growth_bytes(needs, rises, settings)
+    growth = growth_bytes(needs, rises, snapshot.wall_s, settings)
     free = budget.budget_bytes - needs.need_bytes - growth - claimed_bytes
     left = budget.budget_bytes - needs.need_bytes - claimed_bytes - max(0, free)
     return Offer(

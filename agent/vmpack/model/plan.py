@@ -117,6 +117,19 @@ class RiseWindow(NamedTuple):
     """Of that, what those VMs added that rose most in each interval."""
 
 
+class DayPeak(NamedTuple):
+    """That many VMs rose together in one quarter hour of the day. See decide/day_peaks."""
+
+    slot: int
+    """Quarter hours since midnight, UTC."""
+    day: int
+    """When it was last seen: days since 1970."""
+    today_ratio: float
+    """The largest rise of that day, as a share of nominals."""
+    earlier_ratio: float
+    """Of the days before; each day counts half of the next."""
+
+
 class HostRises(NamedTuple):
     """How far the use of all VMs together rose within a reaction time. See decide/host_rises."""
 
@@ -139,6 +152,7 @@ class HostRises(NamedTuple):
     largest_bytes: int
     """The chained sum of what the VM that rose most in each interval rose by."""
     windows: tuple[RiseWindow, ...]
+    peaks: tuple[DayPeak, ...] = ()
     newcomers: Mapping[str, float] = MappingProxyType({})
     """VMs that nobody knows yet, by uuid: when they were first seen."""
 

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from functools import partial
+from types import ModuleType
 
 from vmpack.errors import UsageError
 from vmpack.replay import fixed_grant
@@ -36,7 +37,7 @@ def grant_policies(bounds: Sequence[float], sweep: bool) -> dict[str, GrantFacto
     return found
 
 
-def _rivals():  # type: ignore[no-untyped-def]
+def _rivals() -> list[ModuleType]:
     try:
         package = importlib.import_module(RIVALS)
     except ModuleNotFoundError as error:

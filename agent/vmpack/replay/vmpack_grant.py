@@ -32,7 +32,9 @@ class VmpackGrant:
         more = (seen.need_bytes - self._need_bytes[seen.vms])[~new]
         change = Change(int(more.sum()), int(more.max(initial=0)))
         size = extent(seen.nominal_bytes[~new].tolist())
-        self._rises = learned(self._rises, change, size, arrived, seen.time_s, settings.reaction_s)
+        self._rises = learned(
+            self._rises, change, size, arrived, seen.time_s, seen.time_s, settings.reaction_s
+        )
         self._known = uuids
         self._need_bytes[seen.vms] = seen.need_bytes
         free = self._free(seen, new, np.ones(len(seen.vms), dtype=np.bool_))
@@ -44,5 +46,5 @@ class VmpackGrant:
         need, nominals = int(seen.need_bytes[known].sum()), seen.nominal_bytes[known].tolist()
         unknown = int(seen.nominal_bytes[there & new].sum())
         needs = Needs(need + unknown, need, sum(nominals), extent(nominals))
-        growth = growth_bytes(needs, self._rises, self._settings)
+        growth = growth_bytes(needs, self._rises, seen.time_s, self._settings)
         return seen.for_vms_bytes - need - unknown - growth

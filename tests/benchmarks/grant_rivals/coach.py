@@ -19,8 +19,10 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vmpack.replay.grant_policy import GrantFactory, GrantFacts, GrantSeen, Offered
+from vmpack.replay.policy import Bytes
 from vmpack.replay.trace import DAY_S
 
 WINDOWS = 6
@@ -57,8 +59,9 @@ class Coach:
         unknown = int(seen.nominal_bytes[~known].sum())
         return Offered(max(0, seen.for_vms_bytes - int(guaranteed.sum() + pool) - unknown))
 
-    def _stepped(self, bytes_, nominal):  # type: ignore[no-untyped-def]
-        return np.ceil(bytes_ * self._factor / (STEP_RATIO * nominal)) * STEP_RATIO * nominal
+    def _stepped(self, amounts: NDArray[np.float64], nominal: Bytes) -> NDArray[np.float64]:
+        step = STEP_RATIO * nominal
+        return np.asarray(np.ceil(amounts * self._factor / step) * step)
 
     def _sample(self, seen: GrantSeen) -> None:
         """Take a sample of each VM; whoever has lived for a day is predicted from all that he showed."""
