@@ -11,6 +11,7 @@ from vmpack.units import MIB
 
 pytestmark = pytest.mark.long
 
+POLICIES = ("vmpack:balanced", "cloudvamp-fixed", "mom")
 NOMINAL_BYTES = 512 * MIB
 COURSE = Course(
     {
@@ -29,9 +30,9 @@ COURSE = Course(
 def rows() -> dict[str, Row]:
     """What each policy did, by name."""
     with full_host(list(COURSE.changes), NOMINAL_BYTES, 2.0) as host:
-        return {
-            policy: run(policy, host, COURSE)[0] for policy in ("vmpack:balanced", "cloudvamp-fixed", "mom")
-        }
+        found = {policy: run(policy, host, COURSE)[0] for policy in POLICIES}
+    print(*found.values(), sep="\n")
+    return found
 
 
 def test_nothing_is_killed_and_the_host_keeps_its_memory(rows: dict[str, Row]) -> None:
