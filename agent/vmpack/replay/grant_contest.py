@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vmpack.replay.choice import family
 from vmpack.replay.grant_draw import grant_draw
-from vmpack.replay.grant_policies import ORACLE, OURS, family
+from vmpack.replay.grant_policies import ORACLE, OURS
 from vmpack.replay.grant_policy import GrantFactory
 from vmpack.replay.grant_simulation import GrantScore, run_grant
 from vmpack.replay.processes import play_all

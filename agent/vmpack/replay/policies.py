@@ -6,12 +6,10 @@ has POLICIES: names, and what makes a policy for a draw.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 
-from vmpack.errors import UsageError
 from vmpack.replay import vmpack_policy
+from vmpack.replay.choice import chosen, rivals
 from vmpack.replay.cloudvamp_fixed import CloudVampFixed
 from vmpack.replay.facts import DrawFacts
 from vmpack.replay.hyperv import HyperV
@@ -26,25 +24,14 @@ SHIPPED: dict[str, Factory] = {
     **{policy.name: policy for policy in (StaticPolicy, CloudVampFixed, HyperV, Oracle)},
 }
 RIVALS = "tests.benchmarks.rivals"
-ALL = "all"
 
 
 def policies() -> dict[str, Factory]:
     """All that there are, those that ship first; with stances, one for each, as NAME:STANCE."""
     found = dict(SHIPPED)
-    for module in _rivals():
-        found.update(importlib.import_module(module).POLICIES)
+    for module in rivals(RIVALS):
+        found.update(module.POLICIES)
     return found
-
-
-def _rivals() -> list[str]:
-    try:
-        package = importlib.import_module(RIVALS)
-    except ModuleNotFoundError as error:
-        if error.name is None or not RIVALS.startswith(error.name):
-            raise
-        return []
-    return [f"{RIVALS}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
 
 
 def named(words: Sequence[str]) -> dict[str, Factory]:
@@ -52,11 +39,4 @@ def named(words: Sequence[str]) -> dict[str, Factory]:
 
     Raises UsageError for a name that is not there.
     """
-    there = policies()
-    chosen: dict[str, Factory] = {}
-    for word in words:
-        fitting = [name for name in there if word in (ALL, name, name.partition(":")[0])]
-        if not fitting:
-            raise UsageError(f"there is no policy {word!r}", f"there are {', '.join(there)}")
-        chosen.update((name, there[name]) for name in fitting)
-    return chosen
+    return chosen(words, policies())
