@@ -131,6 +131,8 @@ class VcpuUse(NamedTuple):
     """Of the time: it was ready and did not run, smoothed."""
     samples: int = 0
     """Since it was new, or its load last changed."""
+    stray_ratio: float | None = None
+    """How far the newest sample was from the average, where it was far."""
     moved_s: float | None = None
     """When vmpack last changed its mask."""
 
