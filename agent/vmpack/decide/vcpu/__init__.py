@@ -1,0 +1,1 @@
+"""Which pCPUs each vCPU may run on: demand, balance, the fewest changes, and holding still."""

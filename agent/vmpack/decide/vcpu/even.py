@@ -1,0 +1,150 @@
+"""Balance by steps: always from the fullest bin to the emptiest that can take it. Made for large hosts.
+
+A step moves one item or swaps two, whichever evens more for each change. What is made small is the sum of
+capacity x level^2: all of it falls by 2 x gap - x^2 (1/c + 1/d) when x goes from a bin of capacity c to one
+of capacity d whose level is lower by gap, and it is least where all levels are equal.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vmpack.decide.vcpu.board import Board
+
+_LEAST_GAIN = 1e-6
+
+
+class _Step(NamedTuple):
+    gain: float
+    """By how much that sum falls for each item that is changed."""
+    item: int
+    back: int
+    """The item that goes the other way, -1 for none."""
+
+
+class Evener:
+    """One board on its way to balance. `seats` is the answer."""
+
+    def __init__(self, board: Board, seats: Sequence[int]) -> None:
+        self.board = board
+        self.seats = list(seats)
+        bins = range(len(board.capacities))
+        self._inverse = [1.0 / room for room in board.capacities]
+        self._levels = board.levels(seats)
+        self._sum = sum(self._levels)
+        self._squares = sum(level * level for level in self._levels)
+        self._items: list[list[tuple[float, int]]] = [[] for _ in bins]
+        for item, seat in enumerate(seats):
+            self._items[seat].append((board.sizes[item], item))
+        for items in self._items:
+            items.sort()
+        self._families: list[set[int]] = [
+            {board.families[item] for _, item in items} - {-1} for items in self._items
+        ]
+        self._turns = [0] * len(self._items)
+        self._barren: dict[tuple[int, int], tuple[int, int]] = {}
+        """Pairs of bins between which nothing evens, and the turns of both when that was found."""
+
+    def even(self, goal_ratio: float, most_steps: int) -> None:
+        """Step until the standard deviation is at most the goal, or no step evens any more."""
+        count = len(self._levels)
+        bound = count * goal_ratio * goal_ratio
+        for _ in range(most_steps):
+            if self._squares - self._sum * self._sum / count <= bound:
+                return
+            if not self._step():
+                return
+
+    def _step(self) -> bool:
+        order = sorted(range(len(self._levels)), key=self._levels.__getitem__)
+        lowest = order[: max(4, len(order) // 4)]
+        for high in reversed(order[-max(4, len(order) // 4) :]):
+            for low in lowest:
+                if self._levels[high] - self._levels[low] <= _LEAST_GAIN:
+                    break
+                turns = self._turns[high], self._turns[low]
+                if self._barren.get((high, low)) == turns:
+                    continue
+                step = self._best(high, low)
+                if step is not None:
+                    self._take(step, high, low)
+                    return True
+                self._barren[high, low] = turns
+        return False
+
+    def _best(self, high: int, low: int) -> _Step | None:
+        """The step between two bins that evens most for each change."""
+        slope = 2 * (self._levels[high] - self._levels[low])
+        bend = self._inverse[high] + self._inverse[low]
+        ideal = slope / (2 * bend)
+        best: _Step | None = None
+        theirs = self._items[low]
+        for size, item in self._items[high]:
+            gain = size * (slope - size * bend)
+            if gain > _LEAST_GAIN and (best is None or gain > best.gain) and self._may(item, low):
+                best = _Step(gain, item, -1)
+            if not theirs or size <= theirs[0][0]:
+                continue
+            at = bisect_left(theirs, (size - ideal, -1))
+            for other_size, other in theirs[max(0, at - 1) : at + 1]:
+                moved = size - other_size
+                gain = moved * (slope - moved * bend) / 2
+                is_better = gain > _LEAST_GAIN and (best is None or gain > best.gain)
+                if is_better and self._may_swap(item, other, high, low):
+                    best = _Step(gain, item, other)
+        return best
+
+    def _may(self, item: int, to_bin: int) -> bool:
+        allowed = self.board.allowed[item]
+        if allowed is not None and to_bin not in allowed:
+            return False
+        return self.board.families[item] not in self._families[to_bin]
+
+    def _may_swap(self, item: int, other: int, high: int, low: int) -> bool:
+        board = self.board
+        for one, to_bin, leaves in ((item, low, other), (other, high, item)):
+            allowed, family = board.allowed[one], board.families[one]
+            if allowed is not None and to_bin not in allowed:
+                return False
+            if family in self._families[to_bin] and not self._is_only_kin(leaves, family, to_bin):
+                return False
+        return True
+
+    def _is_only_kin(self, item: int, family: int, in_bin: int) -> bool:
+        families = self.board.families
+        return [other for _, other in self._items[in_bin] if families[other] == family] == [item]
+
+    def _take(self, step: _Step, high: int, low: int) -> None:
+        self._leave(step.item, high)
+        if step.back >= 0:
+            self._leave(step.back, low)
+            self._come(step.back, high)
+        self._come(step.item, low)
+
+    def _leave(self, item: int, from_bin: int) -> None:
+        entry = (self.board.sizes[item], item)
+        items = self._items[from_bin]
+        del items[bisect_left(items, entry)]
+        family = self.board.families[item]
+        if family >= 0 and not any(self.board.families[other] == family for _, other in items):
+            self._families[from_bin].discard(family)
+        self._shift(from_bin, -entry[0])
+
+    def _come(self, item: int, to_bin: int) -> None:
+        entry = (self.board.sizes[item], item)
+        items = self._items[to_bin]
+        items.insert(bisect_left(items, entry), entry)
+        if self.board.families[item] >= 0:
+            self._families[to_bin].add(self.board.families[item])
+        self.seats[item] = to_bin
+        self._shift(to_bin, entry[0])
+
+    def _shift(self, number: int, load: float) -> None:
+        before = self._levels[number]
+        after = before + load * self._inverse[number]
+        self._levels[number] = after
+        self._turns[number] += 1
+        self._sum += after - before
+        self._squares += after * after - before * before

@@ -1,0 +1,40 @@
+"""In which order pins are changed, so that no pCPU is overloaded on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """One item that goes from one bin to another."""
+
+    item: int
+    from_bin: int
+    to_bin: int
+    size: float
+
+
+def in_order(changes: Sequence[Change], levels: Sequence[float], capacities: Sequence[float]) -> list[Change]:
+    """So that no bin gets above the higher of what it had before and what it has in the end.
+
+    A circle of moves has no such order: then the change that adds least above that comes first.
+    """
+    now = list(levels)
+    most = now.copy()
+    for change in changes:
+        most[change.from_bin] -= change.size / capacities[change.from_bin]
+        most[change.to_bin] += change.size / capacities[change.to_bin]
+    most = [max(pair) for pair in zip(most, now, strict=True)]
+
+    def excess(change: Change) -> float:
+        return now[change.to_bin] + change.size / capacities[change.to_bin] - most[change.to_bin]
+
+    left, ordered = list(changes), []
+    while left:
+        best = next((one for one in left if excess(one) <= 1e-9), None) or min(left, key=excess)
+        left.remove(best)
+        ordered.append(best)
+        now[best.from_bin] -= best.size / capacities[best.from_bin]
+        now[best.to_bin] += best.size / capacities[best.to_bin]
+    return ordered

@@ -1,0 +1,217 @@
+"""The vCPU decision of one interval. Pure; called by host/ and replay/.
+
+Promises: no mask of an owner is broken and no VM that is to be left alone is touched; the loads are never
+less even after than before; planning on the planned state changes nothing; and while nothing changes,
+nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vmpack.decide.vcpu.balance import Balanced, balance, levels_of
+from vmpack.decide.vcpu.board import std_ratio
+from vmpack.decide.vcpu.demand import uses_of
+from vmpack.decide.vcpu.group import OUR_MASKS, actions_of, group
+from vmpack.decide.vcpu.seats import Seating, is_touchable, seating
+from vmpack.model.plan import Reason
+from vmpack.model.settings import VcpuSettings
+from vmpack.model.vcpu import (
+    MaskOwner,
+    PcpuLoad,
+    RememberedVcpus,
+    SetAffinity,
+    VcpuPlan,
+    VcpuSnapshot,
+    VcpuUse,
+    VmVcpuPlan,
+    VmVcpus,
+)
+
+BALANCED_MASKS: tuple[MaskOwner, ...] = ("nobody", "vmpack", "run_time")
+PATIENCE_INTERVALS = 3
+"""So often in a row loads that did not change must be uneven before anything is done about it."""
+LONG_PATIENCE_INTERVALS = 18
+"""So often, while they are uneven by less than DEAD_BAND times the target: that may be chance."""
+DEAD_BAND = 1.3
+LEAST_GAIN = 2.0
+"""By so many squared targets each change must lower the sum of squares, where no load has changed."""
+
+Uses = dict[str, Mapping[str, VcpuUse]]
+
+
+def plan(snapshot: VcpuSnapshot, remembered: RememberedVcpus, settings: VcpuSettings) -> VcpuPlan:
+    """Decide which vCPUs may run where."""
+    before = remembered.vms
+    uses: Uses = {vm.uuid: uses_of(before.get(vm.uuid, {}), vm, snapshot.time_s) for vm in snapshot.vms}
+    if settings.mode == "balance" and snapshot.pcpus:
+        return _balanced(snapshot, uses, remembered.uneven, settings)
+    if settings.mode == "group" and snapshot.pcpus:
+        return _grouped(snapshot, uses, remembered.uneven, settings)
+    seated = seating(snapshot, uses, BALANCED_MASKS)
+    levels = levels_of(seated, snapshot.pcpus)
+    return _answer(snapshot, uses, give_back(snapshot), levels, levels, {}, 0, settings)
+
+
+def give_back(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
+    """Take off every pin that is vmpack's, where the VM may be touched at all."""
+    return tuple(action for vm in snapshot.vms if _may_give_back(vm) for action in _give_back(vm))
+
+
+def _may_give_back(vm: VmVcpus) -> bool:
+    return vm.left_alone not in ("job", "not_running")
+
+
+def _give_back(vm: VmVcpus) -> list[SetAffinity]:
+    actions = [
+        SetAffinity(vm.uuid, vm.name, "vcpu", vcpu.number, vcpu.cpus, (), gives_back=True)
+        for vcpu in vm.vcpus
+        if vcpu.mask_of == "vmpack"
+    ]
+    return actions + [
+        SetAffinity(vm.uuid, vm.name, thread.kind, thread.number, thread.cpus, (), gives_back=True)
+        for thread in vm.threads
+        if thread.mask_of == "vmpack"
+    ]
+
+
+def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSettings) -> VcpuPlan:
+    target = settings.target_points / 100
+    seated = seating(snapshot, uses, BALANCED_MASKS)
+    levels = levels_of(seated, snapshot.pcpus)
+    std = std_ratio(list(levels.values()))
+    uneven = uneven + 1 if std > target else 0
+    lost = any(seat.cpu is None for seat in seated.movable)
+    if not (lost or _is_time(seated, std, uneven, target)):
+        return _answer(snapshot, uses, (), levels, levels, {}, uneven, settings)
+    done = balance(snapshot, seated, target)
+    if not (lost or seated.is_fresh or seated.floats_wait) and not _is_worth(done, target):
+        return _answer(snapshot, uses, (), levels, levels, {}, uneven, settings)
+    reasons: dict[str, list[Reason]] = {}
+    actions = []
+    for seat, cpu in done.moves:
+        vm = snapshot.vms[seat.vm]
+        actions.append(SetAffinity(vm.uuid, vm.name, "vcpu", seat.vcpu.number, seat.vcpu.cpus, (cpu,)))
+        reasons.setdefault(vm.uuid, []).append(_why_moved(seat.vcpu.number, seat.cpu, cpu, done))
+    return _answer(
+        snapshot,
+        uses,
+        tuple(actions),
+        done.before,
+        done.after,
+        reasons,
+        uneven if not actions else 0,
+        settings,
+    )
+
+
+def _is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
+    """At once where a load is new or has changed, else after some patience; never for chance.
+
+    Where a vCPU that floats was seen says little by itself: a second look has to agree.
+    """
+    if std <= target:
+        return False
+    if seated.is_fresh and not seated.floats_wait:
+        return True
+    if seated.floats_wait and uneven == 2:
+        return True
+    return uneven >= (PATIENCE_INTERVALS if std > target * DEAD_BAND else LONG_PATIENCE_INTERVALS)
+
+
+def _is_worth(done: Balanced, target: float) -> bool:
+    before, after = list(done.before.values()), list(done.after.values())
+    gain = (std_ratio(before) ** 2 - std_ratio(after) ** 2) * len(before)
+    return gain >= LEAST_GAIN * target * target * len(done.moves)
+
+
+def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> Reason:
+    numbers = {
+        "vcpu": vcpu,
+        "to_pcpu": to_cpu,
+        "to_before_pct": round(100 * done.before[to_cpu]),
+        "to_after_pct": round(100 * done.after[to_cpu]),
+    }
+    if from_cpu is None or from_cpu not in done.before:
+        return Reason("vcpu_lost_its_pcpu", numbers)
+    numbers |= {
+        "from_pcpu": from_cpu,
+        "from_before_pct": round(100 * done.before[from_cpu]),
+        "from_after_pct": round(100 * done.after[from_cpu]),
+    }
+    return Reason("vcpu_moved", numbers)
+
+
+def _grouped(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSettings) -> VcpuPlan:
+    done = group(snapshot, uses, settings.target_points / 100)
+    reasons: dict[str, list[Reason]] = {}
+    actions: list[SetAffinity] = []
+    for vm in snapshot.vms:
+        cpus = done.cpus.get(vm.uuid)
+        if cpus is not None:
+            of_vm = actions_of(vm, cpus)
+        elif _may_give_back(vm) and is_touchable(vm, OUR_MASKS):
+            of_vm = _give_back(vm)
+        else:
+            continue
+        actions += of_vm
+        if of_vm and cpus is not None:
+            reasons[vm.uuid] = [Reason("vm_grouped", {"first_pcpu": cpus[0], "pcpus": len(cpus)})]
+    return _answer(snapshot, uses, tuple(actions), done.before, done.after, reasons, uneven, settings)
+
+
+def _answer(
+    snapshot: VcpuSnapshot,
+    uses: Uses,
+    actions: tuple[SetAffinity, ...],
+    before: Mapping[int, float],
+    after: Mapping[int, float],
+    reasons: Mapping[str, list[Reason]],
+    uneven: int,
+    settings: VcpuSettings,
+) -> VcpuPlan:
+    moved: dict[str, set[str]] = {}
+    for action in actions:
+        if action.thread == "vcpu":
+            moved.setdefault(action.uuid, set()).add(str(action.number))
+    std_before = 100 * std_ratio(list(before.values())) if before else 0.0
+    std_after = 100 * std_ratio(list(after.values())) if after else 0.0
+    numbers = {
+        "std_points": std_before,
+        "std_after_points": std_after,
+        "target_points": settings.target_points,
+        "changes": len(actions),
+    }
+    rule = "vcpus_off" if settings.mode == "off" else "vcpus_spread" if actions else "vcpus_stay"
+    return VcpuPlan(
+        actions=actions,
+        pcpus=tuple(PcpuLoad(cpu, before[cpu], after[cpu]) for cpu in before),
+        std_points_before=std_before,
+        std_points_after=std_after,
+        vms=tuple(_vm_plan(vm, uses[vm.uuid], reasons.get(vm.uuid, [])) for vm in snapshot.vms),
+        reasons=(Reason(rule, numbers),),
+        remembered=RememberedVcpus(
+            uses | {uuid: _moved(uses[uuid], numbers, snapshot.time_s) for uuid, numbers in moved.items()},
+            uneven,
+        ),
+    )
+
+
+def _moved(uses: Mapping[str, VcpuUse], numbers: set[str], time_s: float) -> Mapping[str, VcpuUse]:
+    return {
+        number: use._replace(moved_s=time_s) if number in numbers else use for number, use in uses.items()
+    }
+
+
+def _vm_plan(vm: VmVcpus, uses: Mapping[str, VcpuUse], reasons: list[Reason]) -> VmVcpuPlan:
+    if vm.left_alone is not None:
+        reasons = [Reason("vcpus_left_alone", note=vm.left_alone)]
+    elif not reasons:
+        reasons = [Reason("vcpus_rest")]
+    return VmVcpuPlan(
+        vm.uuid,
+        vm.name,
+        tuple([use.demand_ratio for use in uses.values()]),
+        tuple([use.wait_ratio for use in uses.values()]),
+        tuple(reasons),
+    )

@@ -1,0 +1,133 @@
+"""Who sits where: every vCPU with its demand, its pCPU, and whether it may be moved. From one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from vmpack.model.vcpu import MaskOwner, VcpuSnapshot, VcpuState, VcpuUse, VmVcpus
+
+COOL_DOWN_S = 60.0
+"""A vCPU that was moved stays so long."""
+WAITS_RATIO = 0.05
+"""vCPUs that float and wait so much of the time on average are badly served by the kernel's own spreading."""
+
+
+class Seat(NamedTuple):
+    """One vCPU that may be moved, or one that counts all the same."""
+
+    vm: int
+    """Index in the snapshot."""
+    vcpu: VcpuState
+    demand_ratio: float
+    cpu: int | None
+    """Where it sits; None: on no usable pCPU, so it has to get one."""
+    is_pinned: bool
+    """To that one pCPU."""
+    stays: bool
+    """It was moved a moment ago."""
+
+
+class Seating(NamedTuple):
+    """All vCPUs of a host."""
+
+    movable: list[Seat]
+    fixed: dict[int, float]
+    """By pCPU: the demand of those that may not be moved, spread over the pCPUs that they may use."""
+    floats_wait: bool
+    """Those that may run anywhere wait too much: they are counted where they sit, and may be pinned."""
+    is_fresh: bool
+    """A load is seen for the first time, or has just changed."""
+
+
+def is_touchable(vm: VmVcpus, masks: Sequence[MaskOwner]) -> bool:
+    """May its pins be changed, if only such masks may be?"""
+    return vm.left_alone is None and all(vcpu.mask_of in masks for vcpu in vm.vcpus)
+
+
+def seating(
+    snapshot: VcpuSnapshot, uses: Mapping[str, Mapping[str, VcpuUse]], masks: Sequence[MaskOwner]
+) -> Seating:
+    """Seat every vCPU of which something is known."""
+    usable = frozenset(pcpu.number for pcpu in snapshot.pcpus)
+    movable: list[Seat] = []
+    fixed = dict.fromkeys((pcpu.number for pcpu in snapshot.pcpus), 0.0)
+    adrift: list[Seat] = []
+    still: list[float] = []
+    fresh = False
+    for number, vm in enumerate(snapshot.vms):
+        touchable = is_touchable(vm, masks)
+        of_vm = uses[vm.uuid]
+        for vcpu in vm.vcpus:
+            use = of_vm[str(vcpu.number)]
+            if use.samples == 0:
+                continue
+            fresh = fresh or use.samples == 1
+            demand, cpus = use.demand_ratio, vcpu.cpus
+            if not touchable:
+                _spread_over(fixed, still, cpus, usable, demand)
+                continue
+            stays = use.moved_s is not None and snapshot.time_s - use.moved_s < COOL_DOWN_S
+            if len(cpus) == 1:
+                movable.append(
+                    Seat(number, vcpu, demand, cpus[0] if cpus[0] in usable else None, True, stays)
+                )
+            elif cpus and usable.isdisjoint(cpus):
+                movable.append(Seat(number, vcpu, demand, None, True, False))
+            else:
+                adrift.append(Seat(number, vcpu, demand, vcpu.seat, False, stays))
+    waits = _they_wait(adrift, snapshot, uses)
+    if waits:
+        movable += [seat for seat in adrift if seat.cpu in usable]
+        still += [seat.demand_ratio for seat in adrift if seat.cpu not in usable]
+    else:
+        still += [seat.demand_ratio for seat in adrift]
+    _pour(fixed, movable, snapshot, sum(still))
+    return Seating(movable, fixed, waits, fresh)
+
+
+def _spread_over(
+    fixed: dict[int, float], still: list[float], cpus: Sequence[int], usable: frozenset[int], demand: float
+) -> None:
+    if not cpus:
+        still.append(demand)
+        return
+    # What it does on reserved pCPUs is no load of these.
+    for cpu in usable.intersection(cpus):
+        fixed[cpu] += demand / len(cpus)
+
+
+def _they_wait(
+    adrift: Sequence[Seat], snapshot: VcpuSnapshot, uses: Mapping[str, Mapping[str, VcpuUse]]
+) -> bool:
+    """Do they wait more than WAITS_RATIO, weighted by what they want?"""
+    waited = wanted = 0.0
+    for seat in adrift:
+        use = uses[snapshot.vms[seat.vm].uuid][str(seat.vcpu.number)]
+        waited += use.wait_ratio * use.demand_ratio
+        wanted += use.demand_ratio
+    return waited > WAITS_RATIO * wanted
+
+
+def _pour(fixed: dict[int, float], movable: Sequence[Seat], snapshot: VcpuSnapshot, amount: float) -> None:
+    """What may run anywhere and does not wait goes where least is, as the kernel has it go."""
+    if amount <= 0.0:
+        return
+    loads = fixed.copy()
+    for seat in movable:
+        if seat.cpu is not None:
+            loads[seat.cpu] += seat.demand_ratio
+    rooms = {pcpu.number: pcpu.capacity_ratio for pcpu in snapshot.pcpus}
+    order = sorted(rooms, key=lambda cpu: loads[cpu] / rooms[cpu])
+    room = load = 0.0
+    surface = 0.0
+    filled: list[int] = []
+    for cpu in order:
+        if filled and loads[cpu] / rooms[cpu] >= surface:
+            break
+        filled.append(cpu)
+        room += rooms[cpu]
+        load += loads[cpu]
+        surface = (load + amount) / room
+    for cpu in filled:
+        fixed[cpu] += surface * rooms[cpu] - loads[cpu]
