@@ -24,7 +24,7 @@ its terminal or pipe, puts every pin back as it was and ends.
 
 Never touched: VMs whose definition or cloud pins them, dedicated and real-time CPUs, VMs with a running
 job, held VMs. Pins that somebody set on a running VM (virsh vcpupin) are taken as where it stands now, may
-be changed, and are put back at the end. vCPUs that float are left to the kernel as long as they need not wait."""
+be changed, and are put back at the end. vCPUs that float are left to the kernel while they need not wait."""
 
 EPILOG = """\
 examples:
