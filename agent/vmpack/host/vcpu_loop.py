@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -64,9 +65,13 @@ class VcpuLoop:
         plan: VcpuPlanFunction,
         settings: VcpuSettings,
         observe_only: bool,
+        after_turn: Callable[[VcpuStatus], None] = lambda _status: None,
         quiet_line_every: int | None = None,
     ) -> None:
         """`quiet_line_every`: a line for every so many turns in which nothing is changed."""
+        self.lock = threading.RLock()
+        """Held for a whole turn: who holds it pins alone."""
+        self._after_turn = after_turn
         self._clock = clock
         self._source = source
         self._pinner = pinner
@@ -90,10 +95,11 @@ class VcpuLoop:
 
     def turn(self) -> VcpuInterval:
         """Look, decide, pin and remember, once. Raises VmpackError when the host cannot be seen."""
-        snapshot = self._source.observe()
-        plan = self._plan(snapshot, self._remembered, self._settings)
-        allowed = not (self._status.observe_only or snapshot.frozen)
-        outcomes = self._pinner.carry_out(plan.actions) if allowed and plan.actions else ()
+        with self.lock:
+            snapshot = self._source.observe()
+            plan = self._plan(snapshot, self._remembered, self._settings)
+            allowed = not (self._status.observe_only or snapshot.frozen)
+            outcomes = self._pinner.carry_out(plan.actions) if allowed and plan.actions else ()
         self._remembered = plan.remembered
         last = self._status.interval
         interval = VcpuInterval(last.number + 1 if last else 1, snapshot, plan, outcomes)
@@ -109,6 +115,7 @@ class VcpuLoop:
         due_s, failures = self._clock.time_s(), 0
         while True:
             failures = 0 if self.attempt() else failures + 1
+            self._after_turn(self._status)
             due_s = next_turn_s(self._clock.time_s(), due_s, self._settings.interval_s, failures)
             if self._clock.wait(due_s - self._clock.time_s()):
                 return

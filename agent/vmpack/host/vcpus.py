@@ -10,14 +10,16 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
 
 from vmpack import __version__
 from vmpack.act.affinity import AffinityExecutor
+from vmpack.act.pinning import pin_vcpu
 from vmpack.clock import SystemClock
-from vmpack.clouds.opennebula_placement import placed_by
+from vmpack.clouds.opennebula_placement import placed_by, refuse_placed
 from vmpack.config import Config
 from vmpack.decide.vcpu.plan import plan
 from vmpack.errors import VmpackError
@@ -25,8 +27,9 @@ from vmpack.host.lock import HostLock
 from vmpack.host.state import State
 from vmpack.host.vcpu_loop import VcpuLoop, outcome_line
 from vmpack.hypervisor import Hypervisor
-from vmpack.model.vcpu import AffinityOutcome
+from vmpack.model.vcpu import AffinityOutcome, VcpuStatus
 from vmpack.observe.host import parse_cpu_list
+from vmpack.observe.topology import TopologyReader
 from vmpack.observe.vcpus import VcpuSource
 from vmpack.units import format_seconds
 
@@ -41,7 +44,14 @@ STOP_WITHIN_S = 30.0
 class VcpuKeeper:
     """The loop with its own libvirt connection and clock."""
 
-    def __init__(self, config: Config, *, quiet_line_every: int | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        frozen: Callable[[], bool],
+        *,
+        after_turn: Callable[[VcpuStatus], None] = lambda _status: None,
+        quiet_line_every: int | None = None,
+    ) -> None:
         """Nothing is opened or changed yet."""
         self.clock = SystemClock()
         self.hypervisor = Hypervisor(config.connect_uri)
@@ -50,7 +60,7 @@ class VcpuKeeper:
             self.hypervisor,
             self.clock,
             reserved=lambda: reserved,
-            frozen=State(config.state_dir).frozen,
+            frozen=frozen,
             placed=lambda domain: bool(placed_by(domain)),
         )
         self._executor = AffinityExecutor(
@@ -64,6 +74,7 @@ class VcpuKeeper:
             plan=plan,
             settings=config.vcpu,
             observe_only=config.observe_only,
+            after_turn=after_turn,
             quiet_line_every=quiet_line_every,
         )
 
@@ -75,31 +86,55 @@ class VcpuKeeper:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Turn in a thread of its own meanwhile; at the end everything is given back."""
-        with self.locked():
-            thread = threading.Thread(target=self.loop.run, name="vCPUs", daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                self.clock.stop()
-                thread.join(STOP_WITHIN_S)
-                self.give_back()
-                self.hypervisor.close()
+        """Turn in a thread of its own meanwhile; at the end everything is given back. Take the lock first."""
+        thread = threading.Thread(target=self.loop.run, name="vCPUs", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.clock.stop()
+            thread.join(STOP_WITHIN_S)
+            self.give_back()
+            self.hypervisor.close()
 
     def give_back(self) -> bool:
         """Take off every pin of vmpack's. False where that failed; it is then said."""
         if not self.loop.acted or not self._gives_back:
             return True
         try:
-            outcomes = self._executor.release()
+            with self.loop.lock:
+                outcomes = self._executor.release()
         except VmpackError as error:
             log.error("pins of vCPUs stay: %s; `vmpack release --all` takes them off", error)
             return False
-        return told(outcomes)
+        return _told(outcomes)
 
 
-def told(outcomes: tuple[AffinityOutcome, ...]) -> bool:
+class Vcpus:
+    """What the service can be asked and told of vCPUs, with a loop or without."""
+
+    def __init__(self, hypervisor: Hypervisor, keeper: VcpuKeeper | None = None) -> None:
+        self._hypervisor = hypervisor
+        self._keeper = keeper
+
+    @property
+    def status(self) -> VcpuStatus | None:
+        """None where no loop runs."""
+        return None if self._keeper is None else self._keeper.loop.status
+
+    def release(self, uuids: frozenset[str] | None) -> tuple[AffinityOutcome, ...]:
+        """Take off vmpack's pins of these VMs, of all with None, whoever set them. Raises VmpackError."""
+        executor = AffinityExecutor(self._hypervisor, everywhere=TopologyReader(Path("/sys")).everywhere)
+        with self._keeper.loop.lock if self._keeper else nullcontext():
+            return executor.release(uuids)
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
+        """Pin a vCPU by hand, to any CPU with none; the VM's name. Raises VmpackError."""
+        with self._keeper.loop.lock if self._keeper else nullcontext():
+            return pin_vcpu(self._hypervisor, vm, vcpu, cpus, refuse_placed, dry_run=False)
+
+
+def _told(outcomes: tuple[AffinityOutcome, ...]) -> bool:
     """Say what came of giving pins back; False where one stays that should not."""
     done = sum(outcome.status == "done" for outcome in outcomes)
     if done:
@@ -116,7 +151,7 @@ def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: 
     `once` decides after two looks: the first one only begins to count. Raises VmpackError when it cannot
     start.
     """
-    keeper = VcpuKeeper(config, quiet_line_every=quiet_line_every)
+    keeper = VcpuKeeper(config, State(config.state_dir).frozen, quiet_line_every=quiet_line_every)
     stopped_by: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
