@@ -8,7 +8,7 @@ from typing import Any
 import libvirt
 import pytest
 from tests.fake_libvirt import error
-from tests.pinned_host import EVERYWHERE, PinnedHost
+from tests.pinned_host import EVERYWHERE, PinnedHost, plan
 
 from vmpack.act import affinity
 from vmpack.act.affinity import AffinityExecutor, release_pins
@@ -216,7 +216,7 @@ def test_whoever_asks_is_told_of_changes(host: PinnedHost) -> None:
     """The next look would take a pin of ours for somebody else's, by an old note."""
     changed: list[str] = []
     executor = AffinityExecutor(host.hypervisor, everywhere=lambda: EVERYWHERE, changed=changed.append)
-    executor.carry_out([host.change("vcpu", 0, (), (4,))])
+    executor.carry_out(plan(host.change("vcpu", 0, (), (4,))))
     assert changed == [host.uuid]
 
 
