@@ -24,6 +24,7 @@ from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.learned import Learned
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
+from vmpack.model.vcpu import AffinityOutcome
 
 DECISION = Decision(plan, remember, alarm)
 
@@ -238,9 +239,9 @@ def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService
     )
 
 
-def make_release(host: HostInMemory) -> Release:
-    """A release over doubles."""
-    return Release(host.clock, host, host, plan_release, remember)
+def make_release(host: HostInMemory, pins: tuple[AffinityOutcome, ...] = ()) -> Release:
+    """A release over doubles; `pins` come of its vCPUs."""
+    return Release(host.clock, host, host, plan_release, remember, lambda: pins)
 
 
 class FreezingState(State):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from vmpack.model.action import Outcome
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.plan import GuestPlan, Reason
+from vmpack.model.vcpu import AffinityOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class GivenBack:
     given_bytes: int
     outcomes: tuple[Outcome, ...]
     still_packed: tuple[StillPacked, ...]
+    pins: tuple[AffinityOutcome, ...] = ()
+    """What came of each pin that the vCPU scheduler had set, where all VMs were released."""
 
 
 @dataclass(frozen=True, slots=True)
