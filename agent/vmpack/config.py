@@ -23,6 +23,7 @@ from vmpack.model.settings import (
     MemorySettings,
     OfferSettings,
     Settings,
+    VcpuSettings,
 )
 
 HOST_DIRECTORY = Path("/etc/vmpack")
@@ -47,6 +48,7 @@ class Config:
     grant: GrantSettings
     opennebula: OpenNebulaAccess
     gpu: GpuSettings
+    vcpu: VcpuSettings
     connect_uri: str
     observe_only: bool
     release_on_stop: bool
@@ -168,12 +170,17 @@ def needs_restart(old: Config, new: Config) -> tuple[str, ...]:
 
 def _is_fixed(key: Key) -> bool:
     settable = ("agent.observe_only", "agent.release_on_stop")
-    return key.table in ("agent", "gpu", "publish") and key.name not in settable
+    return key.table in ("agent", "gpu", "publish", "vcpu") and key.name not in settable
 
 
 _BY_NAME = {key.name: key for key in keys()}
 _SECTIONS = {"host": HostSettings, "memory": MemorySettings, "offer": OfferSettings}
-_PARTS: dict[str, type] = {"grant": GrantSettings, "opennebula": OpenNebulaAccess, "gpu": GpuSettings}
+_PARTS: dict[str, type] = {
+    "grant": GrantSettings,
+    "opennebula": OpenNebulaAccess,
+    "gpu": GpuSettings,
+    "vcpu": VcpuSettings,
+}
 _CONTRADICTIONS = (
     ("memory.scarcity_window", "memory.scarcity_intervals", 1),
     ("memory.silence_nominal_s", "memory.silence_s", 1),

@@ -7,28 +7,33 @@ README's table from it. Adding a key is adding one line here and one field in mo
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from vmpack.model.gpu_selection import GpuSelection
-from vmpack.model.settings import GpuSettings, GrantSettings, Settings
+from vmpack.model.settings import GpuSettings, GrantSettings, Settings, VcpuSettings
 from vmpack.units import GIB, KIB, MIB, format_bytes, parse_bytes, parse_seconds
 
-Kind = Literal["bytes", "seconds", "ratio", "count", "days", "flag", "text", "path", "gpus"]
+Kind = Literal["bytes", "seconds", "ratio", "points", "count", "days", "flag", "text", "path", "gpus", "cpus"]
+_CPUS = re.compile(r"[0-9]{1,4}(-[0-9]{1,4})?", re.ASCII)
+
 Value = bool | int | float | str | Path | None
 
 _UNITS: dict[Kind, str] = {
     "bytes": 'bytes, a number or text such as "512MiB"',
     "seconds": 'seconds, a number or text such as "30s"',
     "ratio": "a ratio, 1 is the whole",
+    "points": "points: hundredths of one pCPU",
     "count": "a whole number",
     "days": "a whole number of days",
     "flag": "true or false",
     "text": "text in quotes",
     "path": "an absolute path in quotes",
     "gpus": '"all", "none", or indexes, UUIDs and PCI addresses with commas between, in quotes',
+    "cpus": 'numbers of pCPUs in quotes, such as "0-1,8"; "" for none',
 }
 
 
@@ -159,16 +164,25 @@ def _read_gpus(found: Any) -> str | None:
     return str(found)
 
 
+def _read_cpus(found: Any) -> str | None:
+    if not isinstance(found, str) or len(found) > 4096:
+        return None
+    parts = found.split(",") if found else []
+    return found if all(_CPUS.fullmatch(part) for part in parts) else None
+
+
 _READERS: dict[Kind, Callable[[Any], Any]] = {
     "bytes": _read_bytes,
     "seconds": _read_seconds,
     "ratio": _read_float,
+    "points": _read_float,
     "count": lambda found: found if type(found) is int else None,
     "days": lambda found: found if type(found) is int else None,
     "flag": lambda found: found if type(found) is bool else None,
     "text": lambda found: found if isinstance(found, str) and found.isprintable() and found else None,
     "path": _read_path,
     "gpus": _read_gpus,
+    "cpus": _read_cpus,
 }
 
 
@@ -210,7 +224,7 @@ def keys() -> tuple[Key, ...]:
     """Every key, in the order of the default file. Paths depend on who asks."""
     settings = Settings()
     host, memory, offer = settings.host, settings.memory, settings.offer
-    grant = GrantSettings()
+    grant, vcpu = GrantSettings(), VcpuSettings()
     return (
         Key("agent.connect_uri", "text", "qemu:///system",
             "The libvirt that the agent works on."),
@@ -291,6 +305,16 @@ def keys() -> tuple[Key, ...]:
         Key("offer.growth_reserve_ratio", "ratio", offer.growth_reserve_ratio,
             "Share of VMs' nominal memory that is kept out of the offer, at least, while nothing is known of "
             "how far their use rises; fades within the first day.", 0, 1),
+        Key("vcpu.mode", "text", vcpu.mode,
+            "How vCPUs are pinned: group keeps each VM on the pCPUs of one cache or NUMA node (nothing to do "
+            "where there is one), balance gives single vCPUs a pCPU of their own where loads are uneven, off "
+            "pins nothing.", choices=("group", "balance", "off")),
+        Key("vcpu.interval_s", "seconds", vcpu.interval_s,
+            "Time from one look at the vCPUs to the next.", 1, 3600),
+        Key("vcpu.target_points", "points", vcpu.target_points,
+            "Loads of the pCPUs are even enough when their standard deviation is at most this.", 0.5, 100),
+        Key("vcpu.reserved_cpus", "cpus", vcpu.reserved_cpus,
+            "pCPUs that no VM is pinned to."),
         Key("gpu.devices", "gpus", GpuSettings().devices,
             "Which NVIDIA GPUs are looked at. A GPU that is looked at is held open."),
         Key("grant.via", "text", grant.via,

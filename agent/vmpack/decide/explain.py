@@ -56,6 +56,38 @@ _WORDS: dict[str, tuple[str, str]] = {
         "promised",
         "fresh statistics from its balloon driver",
     ),
+    # What is done with vCPUs.
+    "vcpu_moved": (
+        "vCPU {vcpu} leaves pCPU {from_pcpu}, whose vCPUs want {from_before_pct} of it ({from_after_pct} "
+        "then), for pCPU {to_pcpu} with {to_before_pct} ({to_after_pct} then)",
+        "more even loads, a larger vcpu.target_points, or a hold on this VM",
+    ),
+    "vcpu_lost_its_pcpu": (
+        "vCPU {vcpu} was on no pCPU that VMs may use, so it gets pCPU {to_pcpu}, whose vCPUs want "
+        "{to_before_pct} of it ({to_after_pct} then)",
+        "its pCPU switched on again, or taken from vcpu.reserved_cpus",
+    ),
+    "vm_grouped": (
+        "its threads are kept together on {pcpus} pCPUs from pCPU {first_pcpu} on, which share a cache and a "
+        "NUMA node",
+        "vcpu.mode = off, or a hold on this VM",
+    ),
+    "vcpus_rest": ("its vCPUs stay where they are", "uneven loads of the pCPUs"),
+    "vcpus_left_alone": (
+        "its vCPUs are left alone ({note})",
+        "no pins of its owner or its cloud, no real-time vCPUs, no running job, no hold",
+    ),
+    "vcpus_spread": (
+        "the loads of the pCPUs are uneven by {std_points}, wanted is {target_points} at most: {changes} "
+        "pins bring that to {std_after_points}",
+        "a larger vcpu.target_points",
+    ),
+    "vcpus_stay": (
+        "the loads of the pCPUs are uneven by {std_points}, wanted is {target_points} at most: nothing "
+        "better is worth a change, or it may be chance",
+        "a smaller vcpu.target_points, or loads that stay uneven",
+    ),
+    "vcpus_off": ("vCPUs are not pinned (vcpu.mode = off)", "vcpu.mode = group or balance"),
     # Why a VM is left alone.
     "excluded": (
         "it cannot be ballooned safely: {note}",
@@ -237,10 +269,23 @@ _STRAINS = {
 }
 
 
+_LEFT_ALONE = {
+    "dedicated_cpus": "each has a pCPU of its own",
+    "owner_mask": "its owner or its cloud pinned them",
+    "run_time_mask": "somebody pinned them at run time",
+    "real_time": "they run in real time",
+    "job": "another job has the VM",
+    "not_running": "it does not run",
+    "held": "it is held",
+    "opt_out": "its owner wants it so",
+}
+_NOTES = {"guest_was_pressed": _STRAINS, "learned_pressed": _STRAINS, "vcpus_left_alone": _LEFT_ALONE}
+
+
 def words(reason: Reason) -> tuple[str, str]:
     """What happened, and what would have changed it. A rule without words is shown by its name."""
     what, change = _WORDS.get(reason.rule, (reason.rule.replace("_", " "), ""))
-    known = _STRAINS if reason.rule in ("guest_was_pressed", "learned_pressed") else _EXCLUSIONS
+    known = _NOTES.get(reason.rule, _EXCLUSIONS)
     note = known.get(reason.note, reason.note)
     shown = {name: _number(name, value) for name, value in reason.numbers.items()}
     return what.format_map(_Shown(shown, note=note)), change
@@ -261,6 +306,8 @@ def rules() -> frozenset[str]:
 def _number(name: str, value: float) -> str:
     if name.endswith("_bytes"):
         return format_bytes(value)
+    if name.endswith("_points"):
+        return f"{value:.1f} points"
     if name.endswith("_pct"):
         return f"{value:.3g} %"
     return format_seconds(value) if name.endswith("_s") else str(value)

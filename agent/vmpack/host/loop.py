@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Protocol
 from vmpack.clock import WakingClock
 from vmpack.decide.explain import words
 from vmpack.errors import VmpackError
+from vmpack.host.pace import next_turn_s
 from vmpack.host.vigil import ON_TIME_S, Vigil
 from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.glance import Glance
@@ -33,7 +33,6 @@ _KILLED = (
     "%s: its guest killed a process for want of memory while packed; it is to have all its memory for %s"
 )
 
-BACK_OFF_MAX_S = 30.0
 CRASHES_MAX = 5
 """So many unforeseen errors in a row end the agent: the service manager then starts it anew, or releases."""
 
@@ -249,11 +248,7 @@ class Loop:
             self._publisher.publish_failure()
 
     def _next_s(self, due_s: float, failures: int) -> float:
-        interval_s, now_s = self.settings.memory.interval_s, self._clock.time_s()
-        if failures:
-            return now_s + min(interval_s * 2.0 ** min(failures - 1, 10), max(interval_s, BACK_OFF_MAX_S))
-        missed = max(0, math.ceil((now_s - due_s) / interval_s) - 1)
-        return due_s + (missed + 1) * interval_s
+        return next_turn_s(self._clock.time_s(), due_s, self.settings.memory.interval_s, failures)
 
     def _report(self, interval: Interval, took_s: float) -> None:
         if self._early:

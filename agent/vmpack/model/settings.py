@@ -9,6 +9,7 @@ from vmpack.model.codec import ADDED
 from vmpack.units import MIB
 
 StanceName = Literal["safe", "balanced", "dense"]
+VcpuMode = Literal["group", "balance", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,18 @@ class Settings:
     host: HostSettings = field(default_factory=HostSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     offer: OfferSettings = field(default_factory=OfferSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuSettings:
+    """What vCPU decisions depend on; they have an interval of their own."""
+
+    mode: VcpuMode = "group"
+    interval_s: float = 10.0
+    target_points: float = 5.0
+    """Standard deviation of the pCPUs' loads that is even enough, in points of 0.01."""
+    reserved_cpus: str = ""
+    """pCPUs that no VM is pinned to, as 0-1,8; what is decided of sees the others alone."""
 
 
 @dataclass(frozen=True, slots=True)

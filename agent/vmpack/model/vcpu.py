@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from vmpack.model.plan import Reason
+from vmpack.model.settings import VcpuMode
 
 MaskOwner = Literal["nobody", "vmpack", "run_time", "owner"]
 """Whose a mask is: `run_time` was set on the running VM by somebody else and is not of its definition."""
@@ -181,15 +182,28 @@ class VcpuPlan:
     remembered: RememberedVcpus
 
 
-VcpuMode = Literal["group", "balance", "off"]
+@dataclass(frozen=True, slots=True)
+class VcpuInterval:
+    """One turn of the vCPU loop."""
+
+    number: int
+    """Counts from 1 since the program's start."""
+    snapshot: VcpuSnapshot
+    plan: VcpuPlan
+    outcomes: tuple[AffinityOutcome, ...]
+    """One per action, in order; empty in observe mode and while frozen."""
 
 
 @dataclass(frozen=True, slots=True)
-class VcpuSettings:
-    """What the administrator can set of vCPUs."""
+class VcpuStatus:
+    """What the vCPU loop says of itself; the answer of the service's `vcpus`."""
 
-    mode: VcpuMode = "group"
-    interval_s: float = 10.0
-    target_points: float = 5.0
-    reserved_cpus: tuple[int, ...] = ()
-    """Never given to a VM."""
+    mode: VcpuMode
+    interval_s: float
+    observe_only: bool
+    last_error: str | None
+    """Why the newest turn failed, None when it went well."""
+    interval: VcpuInterval | None
+    """The newest turn that went through, None before the first."""
+    changed: tuple[tuple[float, AffinityOutcome], ...] = ()
+    """The newest changes that were tried, oldest first, each with the Unix time."""

@@ -15,13 +15,13 @@ from vmpack.decide.vcpu.demand import uses_of
 from vmpack.decide.vcpu.group import OUR_MASKS, actions_of, group
 from vmpack.decide.vcpu.seats import Seating, is_touchable, seating
 from vmpack.model.plan import Reason
+from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
     MaskOwner,
     PcpuLoad,
     RememberedVcpus,
     SetAffinity,
     VcpuPlan,
-    VcpuSettings,
     VcpuSnapshot,
     VcpuUse,
     VmVcpuPlan,

@@ -1,0 +1,172 @@
+"""The vCPU loop of one host: look at the vCPUs, decide, pin, say so; once per interval of its own.
+
+Given its clock, source and actuator by vmpack.host.vcpus. A turn that fails changes nothing more, is said
+once, and is tried again with back-off. It shares nothing with the memory loop but the freeze.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from vmpack.clock import Clock
+from vmpack.decide.explain import words
+from vmpack.errors import VmpackError
+from vmpack.host.loop import printable
+from vmpack.host.pace import next_turn_s
+from vmpack.model.settings import VcpuSettings
+from vmpack.model.vcpu import (
+    AffinityOutcome,
+    RememberedVcpus,
+    SetAffinity,
+    VcpuInterval,
+    VcpuPlan,
+    VcpuSnapshot,
+    VcpuStatus,
+)
+from vmpack.units import cpu_ranges
+
+log = logging.getLogger(__name__)
+
+CHANGES_KEPT = 100
+
+VcpuPlanFunction = Callable[[VcpuSnapshot, RememberedVcpus, VcpuSettings], VcpuPlan]
+
+
+class VcpuSource(Protocol):
+    """Where snapshots come from."""
+
+    def observe(self) -> VcpuSnapshot:
+        """The vCPUs now. Raises VmpackError when there is no snapshot to be had."""
+        ...
+
+
+class Pinner(Protocol):
+    """What carries changes out."""
+
+    def carry_out(self, plan: VcpuPlan) -> tuple[AffinityOutcome, ...]:
+        """One outcome per action, in order; never raises for what a VM or libvirt does."""
+        ...
+
+
+class VcpuLoop:
+    """Everything that happens once per interval."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        source: VcpuSource,
+        pinner: Pinner,
+        plan: VcpuPlanFunction,
+        settings: VcpuSettings,
+        observe_only: bool,
+        quiet_line_every: int | None = None,
+    ) -> None:
+        """`quiet_line_every`: a line for every so many turns in which nothing is changed."""
+        self._clock = clock
+        self._source = source
+        self._pinner = pinner
+        self._plan = plan
+        self._settings = settings
+        self._remembered = RememberedVcpus()
+        self._changed: deque[tuple[float, AffinityOutcome]] = deque(maxlen=CHANGES_KEPT)
+        self._quiet_line_every = quiet_line_every
+        self._quiet_turns = 0
+        self._status = VcpuStatus(settings.mode, settings.interval_s, observe_only, None, None)
+
+    @property
+    def status(self) -> VcpuStatus:
+        """What the loop says of itself; may be read from any thread."""
+        return self._status
+
+    def turn(self) -> VcpuInterval:
+        """Look, decide, pin and remember, once. Raises VmpackError when the host cannot be seen."""
+        snapshot = self._source.observe()
+        plan = self._plan(snapshot, self._remembered, self._settings)
+        allowed = not (self._status.observe_only or snapshot.frozen)
+        outcomes = self._pinner.carry_out(plan) if allowed and plan.actions else ()
+        self._remembered = plan.remembered
+        last = self._status.interval
+        interval = VcpuInterval(last.number + 1 if last else 1, snapshot, plan, outcomes)
+        self._changed.extend((snapshot.wall_s, outcome) for outcome in outcomes)
+        self._status = dataclasses.replace(
+            self._status, last_error=None, interval=interval, changed=tuple(self._changed)
+        )
+        self._report(interval)
+        return interval
+
+    def run(self) -> None:
+        """Turn after turn until the clock is asked to stop."""
+        due_s, failures = self._clock.time_s(), 0
+        while True:
+            failures = 0 if self.attempt() else failures + 1
+            due_s = next_turn_s(self._clock.time_s(), due_s, self._settings.interval_s, failures)
+            if self._clock.wait(due_s - self._clock.time_s()):
+                return
+
+    def attempt(self) -> bool:
+        """One turn; False when it failed."""
+        failed_before = self._status.last_error
+        try:
+            self.turn()
+        except VmpackError as error:
+            why = str(error)
+            if why != failed_before:
+                log.error("vCPUs: this turn failed, nothing more was changed: %s", why)
+        except Exception as error:  # the loop's boundary: memory must go on being looked after
+            log.exception("a defect in vmpack ended this turn of the vCPUs; please report it")
+            why = f"{type(error).__name__}: {error}"
+        else:
+            if failed_before is not None:
+                log.info("vCPUs: works again")
+            return True
+        self._status = dataclasses.replace(self._status, last_error=why)
+        return False
+
+    def _report(self, interval: VcpuInterval) -> None:
+        plan = interval.plan
+        why = {vm.uuid: {reason.numbers.get("vcpu"): reason for reason in vm.reasons} for vm in plan.vms}
+        for outcome in interval.outcomes:
+            action = outcome.action
+            reason = why.get(action.uuid, {}).get(action.number if action.thread == "vcpu" else None)
+            level = logging.WARNING if outcome.status == "failed" else logging.INFO
+            log.log(level, "%s%s", outcome_line(outcome), f": {words(reason)[0]}" if reason else "")
+        self._quiet_turns = 0 if interval.outcomes else self._quiet_turns + 1
+        every = self._quiet_line_every
+        quiet = bool(every) and (interval.number == 1 or self._quiet_turns % (every or 1) == (every or 1) - 1)
+        planned = plan.actions and not interval.outcomes
+        log.log(logging.INFO if quiet or planned else logging.DEBUG, "%s", summary_line(interval))
+
+
+def change_text(action: SetAffinity) -> str:
+    """One change for people: "web1: vCPU 0: pCPU 3 -> 1"."""
+    thread = "vCPU" if action.thread == "vcpu" else "I/O thread"
+    name = "emulator" if action.thread == "emulator" else f"{thread} {action.number}"
+    to_cpus = "as before vmpack" if action.gives_back else _cpus(action.to_cpus)
+    return f"{printable(action.name)}: {name}: pCPU {_cpus(action.from_cpus)} -> {to_cpus}"
+
+
+def outcome_line(outcome: AffinityOutcome) -> str:
+    """One outcome for people: "web1: vCPU 0: pCPU 3 -> 1, done"."""
+    detail = f" ({printable(outcome.detail)})" if outcome.detail else ""
+    return f"{change_text(outcome.action)}, {outcome.status}{detail}"
+
+
+def summary_line(interval: VcpuInterval) -> str:
+    """The whole host in one line for people."""
+    plan, vms = interval.plan, interval.snapshot.vms
+    vcpus = sum(len(vm.vcpus) for vm in vms)
+    would = "" if interval.outcomes or not plan.actions else f"; would change {len(plan.actions)} pins"
+    frozen = ", frozen" if interval.snapshot.frozen else ""
+    return (
+        f"{vcpus} vCPU{'' if vcpus == 1 else 's'} of {len(vms)} VM{'' if len(vms) == 1 else 's'} on "
+        f"{len(plan.pcpus)} pCPUs, uneven by {plan.std_points_before:.1f} points{would}{frozen}"
+    )
+
+
+def _cpus(cpus: tuple[int, ...]) -> str:
+    return cpu_ranges(cpus) if cpus else "any"
