@@ -2,8 +2,8 @@
 known.
 
 In turn fewer vCPUs than pCPUs, as many, and more. By chance: pCPUs of two strengths, two threads a core, two
-NUMA nodes, VMs of up to four vCPUs, bound to a node, pinned anywhere within it or left to the kernel, a VM
-whose owner pinned it. Same seed and number: same scene.
+NUMA nodes, VMs of up to four vCPUs, bound to a node, pinned anywhere within it (by vmpack, for what
+they wanted earlier) or left to the kernel, a VM whose owner pinned it. Same seed and number: same scene.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def least_squares(board: Board, loads: Sequence[float], left: float) -> float:
         if free_load / free_room > levels[following[0]]:
             continue
         free = place + 1
-        # Mean m, slope s: free levels are m - s c, sum of c (m - s c) = free_load, (count - free) m = above - s C
+        # Mean m, slope s, free levels m - s c: sum of c (m - s c) = free_load, (count - free) m = above - s C
         slope = (free_room * above - free_load * (count - free)) / (
             free_square * (count - free) + free_room * free_room
         )

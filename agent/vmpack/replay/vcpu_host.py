@@ -76,7 +76,9 @@ class SimulatedHost:
         """How many intervals have passed."""
         self.pcpus = {pcpu.number: pcpu for pcpu in scene.pcpus}
         self._random = Random(scene.seed)
-        self._all = [_thread(vm, number, vcpu) for vm in scene.vms for number, vcpu in enumerate(vm.vcpus)]
+        self._all = [
+            _thread(scene, vm, number, vcpu) for vm in scene.vms for number, vcpu in enumerate(vm.vcpus)
+        ]
         self.threads: list[Thread] = []
         """Of the VMs that are there."""
         self._come_and_go()
@@ -99,14 +101,11 @@ class SimulatedHost:
         done = 0
         for action in actions:
             thread = found[action.uuid, action.number]
-            cpus = thread.vm.vcpus[thread.number].cpus if action.gives_back else action.to_cpus
-            if thread.vm.left_alone is not None or action.from_cpus != thread.cpus:
-                raise ValueError(f"{action} is not allowed: {thread}")
-            if not self.pcpus.keys() >= set(cpus):
-                raise ValueError(f"{action} is for pCPUs that are not there")
-            thread.mask_of = _mask_of(thread.vm, cpus) if action.gives_back else "vmpack"
-            done += thread.cpus != cpus
-            thread.cpus = cpus
+            allowed = thread.vm.left_alone is None and action.thread == "vcpu" and not action.gives_back
+            if not allowed or action.from_cpus != thread.cpus or not self.pcpus.keys() >= set(action.to_cpus):
+                raise ValueError(f"{action} is not to be carried out: {thread}")
+            done += thread.cpus != action.to_cpus
+            thread.cpus, thread.mask_of = action.to_cpus, "vmpack"
         return done
 
     def settle(self) -> None:
@@ -279,16 +278,12 @@ def uuid_of(name: str) -> str:
     return f"uuid-of-{name}"
 
 
-def _thread(vm: SceneVm, number: int, vcpu: SceneVcpu) -> Thread:
+def _thread(scene: Scene, vm: SceneVm, number: int, vcpu: SceneVcpu) -> Thread:
+    mask_of: MaskOwner = "owner" if vm.left_alone == "owner_mask" else scene.pins_of
     seat = NOWHERE if vcpu.seat is None else vcpu.seat
-    return Thread(vm, number, vcpu.demand_ratio, vcpu.demand_ratio, vcpu.cpus, _mask_of(vm, vcpu.cpus), seat)
+    demand = vcpu.demand_ratio
+    return Thread(vm, number, demand, demand, vcpu.cpus, mask_of if vcpu.cpus else "nobody", seat)
 
 
 def _state(thread: Thread) -> VcpuState:
     return VcpuState(thread.number, thread.run_ns, thread.delay_ns, thread.cpus, thread.mask_of, thread.seat)
-
-
-def _mask_of(vm: SceneVm, cpus: tuple[int, ...]) -> MaskOwner:
-    if not cpus:
-        return "nobody"
-    return "owner" if vm.left_alone == "owner_mask" else "run_time"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmpack.model.vcpu import LeftAlone, Pcpu
+from vmpack.model.vcpu import LeftAlone, MaskOwner, Pcpu
 
 
 class SceneVcpu(NamedTuple):
@@ -47,6 +47,8 @@ class Scene(NamedTuple):
     vms: tuple[SceneVm, ...]
     seed: str
     """For the kernel's choices and for noise."""
+    pins_of: MaskOwner = "run_time"
+    """Whose the pins are that are there at the beginning, but for those of VMs that are left alone."""
     changes_at: int = 0
     """The interval with whose beginning VMs come and go; 0: none do."""
     noise_ratio: float = 0.0

@@ -56,7 +56,9 @@ def noise(seed: int, intervals: int) -> Scene:
         seats.append(loads.index(min(loads)))
         loads[seats[-1]] += demand
     scene = _ones("noise", pinned(demands, seats), 8)
-    return scene._replace(noise_ratio=NOISE_RATIO, intervals=intervals, seed=f"noise {seed}")
+    return scene._replace(
+        pins_of="vmpack", noise_ratio=NOISE_RATIO, intervals=intervals, seed=f"noise {seed}"
+    )
 
 
 def vm_starts() -> Scene:

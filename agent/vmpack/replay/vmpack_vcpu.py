@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vmpack.decide.vcpu.plan import plan
-from vmpack.model.vcpu import RememberedVcpus, SetAffinity, VcpuSettings, VcpuSnapshot
+from vmpack.model.settings import VcpuSettings
+from vmpack.model.vcpu import RememberedVcpus, SetAffinity, VcpuSnapshot
 from vmpack.replay.vcpu_policy import VcpuFacts
 
 
