@@ -81,7 +81,7 @@ def add_parser(subparsers: Any) -> None:
     add("--hours", type=count, default=1, metavar="N", help="of noise; default 1")
     add("--jobs", type=count, default=os.cpu_count() or 1, metavar="N", help="processes; default all CPUs")
     add("--json", type=Path, metavar="FILE", help="write the rows")
-    add("--plot", type=Path, metavar="FILE", help="draw the first scene over time, and all changes")
+    add("--plot", type=Path, metavar="FILE", help="draw std and changes of all scenes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         from vmpack.replay.vcpu_plot import plot_vcpus
 
-        plot_vcpus(args.plot, found[0].name, args.interval, contest.courses(found[0]), rows)
+        plot_vcpus(args.plot, args.target, rows)
     return 0
 
 

@@ -71,11 +71,6 @@ class VcpuContest:
             self._row(scene, name, self.play(scene, make, best), best) for name, make in self.policies.items()
         ]
 
-    def courses(self, scene: Scene) -> dict[str, VcpuCourse]:
-        """One scene under all policies, by name."""
-        best = self.best(scene)
-        return {name: self.play(scene, make, best) for name, make in self.policies.items()}
-
     def best(self, scene: Scene) -> Exact:
         """What could be done at best, from where all sit once the last VM has come or gone."""
         host = SimulatedHost(scene, self.interval_s)

@@ -38,11 +38,11 @@ def published(seed: int) -> list[Scene]:
     seats = [0, 0, 1, 1, 2, 2, 3, 3]
     Random(f"published {seed}").shuffle(seats)
     return [
-        _ones("published-1", pinned(heavy, [0] * 8), 4),
-        _ones("published-2", pinned(heavy, [0, 3] * 4), 4),
-        _ones("published-3", pinned(heavy, [0, 1, 2, 3] * 2), 4),
-        _ones("published-4", floating(heavy, [0, 1, 2, 3] * 2), 4),
-        _ones("published-5", floating(heavy_and_light, seats), 4),
+        ones("published-1", pinned(heavy, [0] * 8), 4),
+        ones("published-2", pinned(heavy, [0, 3] * 4), 4),
+        ones("published-3", pinned(heavy, [0, 1, 2, 3] * 2), 4),
+        ones("published-4", floating(heavy, [0, 1, 2, 3] * 2), 4),
+        ones("published-5", floating(heavy_and_light, seats), 4),
     ]
 
 
@@ -55,7 +55,7 @@ def noise(seed: int, intervals: int) -> Scene:
     for demand in demands:
         seats.append(loads.index(min(loads)))
         loads[seats[-1]] += demand
-    scene = _ones("noise", pinned(demands, seats), 8)
+    scene = ones("noise", pinned(demands, seats), 8)
     return scene._replace(
         pins_of="vmpack", noise_ratio=NOISE_RATIO, intervals=intervals, seed=f"noise {seed}"
     )
@@ -64,14 +64,14 @@ def noise(seed: int, intervals: int) -> Scene:
 def vm_starts() -> Scene:
     """Four pCPUs with a heavy and a light VM each, and a ninth VM."""
     vcpus = [*pinned([0.8] * 4 + [0.3] * 4, [0, 1, 2, 3] * 2), SceneVcpu(0.5)]
-    scene = _ones("vm-starts", vcpus, 4)
+    scene = ones("vm-starts", vcpus, 4)
     return scene._replace(vms=(*scene.vms[:-1], scene.vms[-1]._replace(starts=True)), changes_at=3)
 
 
 def vm_stops() -> Scene:
     """Four pCPUs, evenly loaded; what loads one of them most goes."""
     vcpus = pinned([0.8, *[0.4] * 10], [0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
-    scene = _ones("vm-stops", vcpus, 4)
+    scene = ones("vm-stops", vcpus, 4)
     return scene._replace(vms=(scene.vms[0]._replace(stops=True), *scene.vms[1:]), changes_at=3)
 
 
@@ -85,7 +85,7 @@ def floating(demands: Sequence[float], seats: Sequence[int]) -> list[SceneVcpu]:
     return [SceneVcpu(demand, (), seat) for demand, seat in zip(demands, seats, strict=True)]
 
 
-def _ones(name: str, vcpus: Sequence[SceneVcpu], pcpus: int) -> Scene:
+def ones(name: str, vcpus: Sequence[SceneVcpu], pcpus: int) -> Scene:
     """Each vCPU in a VM of its own, on pCPUs that are alike."""
     return Scene(
         name,

@@ -1,15 +1,15 @@
 """numad's rule (Bill Gray, Red Hat; numad(8) and its source, version 20150602), as far as it is about CPUs.
 
 It binds whole processes to NUMA nodes, all threads alike, and moves one process in a round.
-  CPUs used = the largest of a VM's last 8 samples. Who uses half a CPU or less is not looked at.
-  Wanted = used / 85 % (-u), at most the VM's vCPUs.
-  Order: VMs that were never bound, the largest first; then bound ones, the smallest first.
-  Worth of a node for a VM = 6 x what is free there of what is wanted + 1 x what is free beyond. Free = CPUs
-  less what was used there; what the VM itself uses there counts as free; at least 1/100. The best node is
-  taken; if all VMs together use more than there is or the VM fits, that is all, else the next best too, until
-  all but a slack of 7.5 % of a node is met. A bound VM is looked at again after five minutes; sooner where it
-  sits on the node with the least left, fits into one, and moving it to the one with the most would even both
-  by more than half a CPU.
+- CPUs used: the largest of a VM's last 8 samples. Who uses half a CPU or less is not looked at.
+- Wanted: used / 85 % (-u), at most the VM's vCPUs.
+- Order: VMs that were never bound, the largest first; then bound ones, the smallest first.
+- Worth of a node for a VM: 6 x what is free there of what is wanted + 1 x what is free beyond. Free: CPUs
+  less what was used there; what the VM itself uses there counts as free; at least 1/100.
+- The best nodes are taken, as many as must be for what is wanted less a slack of 7.5 % of a node's CPUs. (It
+  takes more where free parts do not suffice, but not where CPUs are what is lacking.)
+- A bound VM is looked at again after five minutes; sooner where it sits on the node with the least left, fits
+  into one, and moving it to the one with the most would even both by more than half a CPU.
 Memory is left out: each VM's is taken as equal, and as moved along. Hosts of one node are none of its
 business. Whether a node's CPUs are unevenly used is left to the kernel: that is what it is compared for.
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import ceil
 
 from vmpack.model.vcpu import SetAffinity, VcpuSnapshot, VmVcpus
 from vmpack.replay.vcpu_policy import VcpuFacts, VcpuPolicyFactory, pins
@@ -53,7 +54,7 @@ class NumadLike:
         for vm in self._candidates(snapshot, used):
             if self._is_recent(vm, snapshot.time_s, used[vm.uuid], free, cpus):
                 continue
-            nodes = self._nodes_for(vm, snapshot, cpus, used, free)
+            nodes = self._nodes_for(vm, cpus, used, free)
             _, before = self._bound.get(vm.uuid, (0.0, ()))
             self._bound[vm.uuid] = snapshot.time_s, nodes
             if nodes == before:
@@ -108,28 +109,20 @@ class NumadLike:
     def _nodes_for(
         self,
         vm: VmVcpus,
-        snapshot: VcpuSnapshot,
         cpus: Mapping[int, tuple[int, ...]],
         used: Mapping[str, float],
         free: Mapping[int, float],
     ) -> tuple[int, ...]:
         wanted = min(used[vm.uuid] / TARGET_RATIO, float(len(vm.vcpus)))
-        slack = (1 - TARGET_RATIO) / 2 * len(next(iter(cpus.values())))
-        enough = sum(used.values()) <= len(snapshot.pcpus)
+        size = len(next(iter(cpus.values())))
+        count = max(1, min(len(cpus), ceil((wanted - (1 - TARGET_RATIO) / 2 * size) / size)))
         own = _parts(vm, cpus)
         there = {
             node: max(LEAST_FREE, min(len(cpus[node]), left + own.get(node, 0.0) * used[vm.uuid]))
             for node, left in free.items()
         }
-        if wanted > sum(there.values()):
-            enough = True
-        left, chosen = wanted, list[int]()
-        for node in sorted(there, key=lambda one: -_worth(there[one], wanted)):
-            if chosen and (enough or left <= slack):
-                break
-            chosen.append(node)
-            left -= there[node]
-        return tuple(sorted(chosen))
+        best = sorted(there, key=lambda node: -_worth(there[node], wanted))
+        return tuple(sorted(best[:count]))
 
 
 def _worth(free: float, wanted: float) -> float:
