@@ -136,6 +136,8 @@ class VcpuUse(NamedTuple):
     """How far the newest sample was from the average, where it was far."""
     moved_s: float | None = None
     """When vmpack last changed its mask."""
+    noise_squares: float = 0.0
+    """Variance of the samples around the average."""
 
 
 @dataclass(frozen=True, slots=True)
