@@ -6,12 +6,14 @@ Called by observe/ and act/, so that both see the same. Pure but for `vcpu_masks
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count, islice
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from vmpack.model.pins import parse_cpus
 from vmpack.model.vcpu import ThreadKind
 
+_MOST_IOTHREADS = 4096
 ThreadKey = tuple[ThreadKind, int]
 
 
@@ -42,8 +44,14 @@ def defined_masks(domain: Element) -> DefinedMasks:
 
 
 def iothread_numbers(domain: Element) -> tuple[int, ...]:
-    """The I/O threads of a domain's XML, which libvirt numbers there."""
-    return tuple(int(thread.attrib["id"]) for thread in domain.iterfind("iothreadids/iothread"))
+    """The numbers of a domain's I/O threads; those that its XML only counts have the lowest that are free.
+
+    Raises ValueError for what libvirt never writes.
+    """
+    numbers = {int(thread.attrib["id"]) for thread in domain.iterfind("iothreadids/iothread")}
+    missing = min(int(domain.findtext("iothreads", default="0")), _MOST_IOTHREADS) - len(numbers)
+    free = (number for number in count(1) if number not in numbers)
+    return tuple(sorted(numbers.union(islice(free, max(0, missing)))))
 
 
 def vcpu_masks(domain: Any) -> dict[int, tuple[tuple[int, ...], int | None]]:

@@ -299,7 +299,8 @@ def test_io_threads_and_nodes_are_seen(tmp_path: Path) -> None:
     """The disks' threads would stay behind when their VM is grouped; memory be left on another node."""
     made = domain(tune="<iothreadpin iothread='2' cpuset='2-3'/>")
     tree = ElementTree.fromstring(made.xml)
-    tree.append(ElementTree.fromstring("<iothreadids><iothread id='1'/><iothread id='2'/></iothreadids>"))
+    tree.append(ElementTree.fromstring("<iothreads>2</iothreads>"))
+    tree.append(ElementTree.fromstring("<iothreadids><iothread id='2'/></iothreadids>"))
     tree.append(ElementTree.fromstring("<numatune><memory mode='strict' nodeset='1'/></numatune>"))
     made.xml = ElementTree.tostring(tree, encoding="unicode")
     vm = Watched(tmp_path, made).vm()
