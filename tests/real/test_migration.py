@@ -107,6 +107,7 @@ def test_pins_of_the_scheduler_stay_behind(pair: Pair, guest: LabGuest) -> None:
     cpu = max(os.sched_getaffinity(0))
     pin = SetAffinity(guest.uuid, "mover", "vcpu", 0, (), (cpu,))
     executor = AffinityExecutor(pair.a.hypervisor, everywhere=here.topology.everywhere)
+    before = extras(guest)
     assert [outcome.status for outcome in executor.carry_out(plan(pin))] == ["done"]
     assert here.observe().vms[0].vcpus[0].mask_of == "vmpack"
 
@@ -115,7 +116,8 @@ def test_pins_of_the_scheduler_stay_behind(pair: Pair, guest: LabGuest) -> None:
     assert (outcome.status, outcome.warnings) == ("done", ()), outcome
     (arrived,) = there.observe().vms
     assert [(vcpu.cpus, vcpu.mask_of) for vcpu in arrived.vcpus] == [((), "nobody")]
-    assert arrived.left_alone is None
+    assert arrived.left_alone is None and "vcpupin" not in pair.b.guest("mover").domain.XMLDesc(0)
+    assert extras(pair.b.guest("mover")) == before
     assert AffinityExecutor(pair.b.hypervisor, everywhere=there.topology.everywhere).release() == ()
 
 
