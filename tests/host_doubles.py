@@ -235,13 +235,28 @@ def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService
         release=make_release(host),
         state=FreezingState(state_dir, host),
         lessons=Lessons(host),
+        vcpus=NoPins(),
         metrics=lambda: b"vmpack_up 1\n",
     )
 
 
-def make_release(host: HostInMemory, pins: tuple[AffinityOutcome, ...] = ()) -> Release:
-    """A release over doubles; `pins` come of its vCPUs."""
-    return Release(host.clock, host, host, plan_release, remember, lambda: pins)
+class NoPins:
+    """Nothing looks at vCPUs."""
+
+    status = None
+
+    def release(self, uuids: frozenset[str] | None) -> tuple[AffinityOutcome, ...]:
+        """There is nothing to take off."""
+        return ()
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
+        """Done."""
+        return vm
+
+
+def make_release(host: HostInMemory) -> Release:
+    """A release over doubles."""
+    return Release(host.clock, host, host, plan_release, remember)
 
 
 class FreezingState(State):

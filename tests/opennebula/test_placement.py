@@ -8,8 +8,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from vmpack.clouds.opennebula_placement import is_placed, placement
-from vmpack.drivers.placement import refuse_placed
+from vmpack.clouds.opennebula_placement import placement, refuse_placed
 from vmpack.errors import UnavailableError, UsageError
 
 
@@ -32,7 +31,7 @@ def deployed(folder: Path, topology: str) -> Element:
 def test_a_placed_vm_is_known(tmp_path: Path, key: str) -> None:
     """CPUs that an owner pays for would be shared."""
     found = deployed(tmp_path, f"<TOPOLOGY><{key}>1</{key}></TOPOLOGY>")
-    assert placement(found) == key and is_placed(found)
+    assert placement(found) == key
     with pytest.raises(UsageError, match=f"its TOPOLOGY has {key}"):
         refuse_placed(found)
 
@@ -41,7 +40,7 @@ def test_a_placed_vm_is_known(tmp_path: Path, key: str) -> None:
 def test_any_other_vm_may_be_pinned(tmp_path: Path, topology: str) -> None:
     """No VM of OpenNebula would ever be balanced."""
     found = deployed(tmp_path, topology)
-    assert not is_placed(found)
+    assert placement(found) is None
     refuse_placed(found)
     refuse_placed(ElementTree.fromstring("<domain/>"))
 
@@ -52,4 +51,4 @@ def test_what_cannot_be_known_is_said(tmp_path: Path, text: bytes | None) -> Non
     if text is not None:
         (tmp_path / "vm.xml").write_bytes(text)
     with pytest.raises(UnavailableError, match="whether OpenNebula pinned one-7 cannot be known"):
-        is_placed(domain(tmp_path))
+        placement(domain(tmp_path))

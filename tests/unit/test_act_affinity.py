@@ -13,7 +13,7 @@ from tests.pinned_host import EVERYWHERE, PinnedHost, plan
 from tests.waiting import eventually
 
 from vmpack.act import affinity
-from vmpack.act.affinity import AffinityExecutor, release_pins
+from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.pinning import drop_pins, put_pins_back
 from vmpack.model.pins import Pin
 from vmpack.model.vcpu import SetAffinity, ThreadKind
@@ -244,7 +244,7 @@ def test_cpus_that_have_gone_off_are_not_put_back(host: PinnedHost) -> None:
 def test_no_vm_no_outcome(host: PinnedHost) -> None:
     """A release of an idle host would fail."""
     host.domain.destroy()
-    assert release_pins(host.hypervisor, lambda: EVERYWHERE) == ()
+    assert AffinityExecutor(host.hypervisor, everywhere=lambda: EVERYWHERE).release() == ()
 
 
 def test_whoever_asks_is_told_of_changes(host: PinnedHost) -> None:

@@ -360,7 +360,7 @@ def test_a_release_tells_of_pins(agent: StandInAgent, capsys: pytest.CaptureFixt
     text = told(["release", "--all"], capsys, 1)
 
     assert "web: vCPU 1: pCPU 3 -> as before vmpack, failed (no such CPU)" in text
-    assert "pins taken off: 1 of 2" in text
+    assert "pins of vCPUs taken off: 1 of 2" in text
 
 
 def test_release_dry_run_asks_for_no_change(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ from tests.host_doubles import HostInMemory, JumpingClock, make_loop, make_relea
 from vmpack.decide.explain import words
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Remembered
-from vmpack.model.vcpu import AffinityOutcome, SetAffinity
 from vmpack.units import MIB
 
 
@@ -44,19 +43,6 @@ def test_only_the_asked_vm_is_touched() -> None:
     assert host.named("g0").balloon_bytes == 256 * MIB
     assert host.named("g1").balloon_bytes == before
     assert given.still_packed == ()
-
-
-PIN = AffinityOutcome(SetAffinity("u", "g0", "vcpu", 0, (1,), (), gives_back=True), "done")
-
-
-def test_pins_go_with_all_and_stay_with_one() -> None:
-    """VMs would stay bound after the agent's end; or all lose their CPUs because one gets its memory."""
-    host, remembered = packed_host()
-
-    one, _ = make_release(host, (PIN,)).carry_out(remembered, builders.EAGER, frozenset({"uuid-g0"}))
-    every, _ = make_release(host, (PIN,)).carry_out(remembered, builders.EAGER, None)
-
-    assert (one.pins, every.pins) == ((), (PIN,))
 
 
 def test_an_overcommitted_host_says_what_stays_packed() -> None:

@@ -25,9 +25,9 @@ DOES_NOT_FIT = "release_does_not_fit"
 
 DESCRIPTION = """\
 Give memory back now: one VM all that it was promised, and hold it; or --all VMs, put their
-statistics periods back, and freeze the host so that nothing is packed again. What the host cannot
-really hold stays packed, fairly, and is named with what would clear it. With --all the pins of the vCPU
-scheduler are taken off too. Works with the agent dead."""
+statistics periods back, and freeze the host so that nothing is packed again. Pins of vCPUs that vmpack
+set come off, too. What the host cannot really hold stays packed, fairly, and is named with what would
+clear it. Works with the agent dead."""
 
 EPILOG = """\
 examples:
@@ -36,8 +36,8 @@ examples:
   vmpack release --all            everything back; `vmpack freeze --off` packs again
 
 --json: given_bytes, outcomes [{action, status, detail, reached_bytes}], still_packed [{uuid, name,
-packed_bytes, why, cure}], pins [{action, status, detail}]. With --dry-run: actions, does_not_fit [{uuid,
-name, why, cure}].
+packed_bytes, why, cure}], pins [{action, status, detail}]. With --dry-run: actions,
+does_not_fit [{uuid, name, why, cure}].
 
 exit code: 0 all given back, 1 something failed, 2 no such VM, 3 a part does not fit and stays
 packed, 69 no libvirt, 75 an agent runs but does not answer here, 77 no permission."""
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
         given = release_offline(_configuration(args), args.vm)
     print(json.dumps(encode(given), indent=2) if args.json else "\n".join(given_lines(given, args.all)))
-    if any(outcome.status == "failed" for outcome in (*given.outcomes, *given.pins)):
+    if "failed" in [*(one.status for one in given.outcomes), *(one.status for one in given.pins)]:
         return 1
     return EXIT_STILL_PACKED if given.still_packed else 0
 
@@ -86,10 +86,10 @@ def given_lines(given: GivenBack, frozen: bool) -> list[str]:
 
     told = [outcome_line(outcome) for outcome in given.outcomes]
     told.append(f"given back: {format_bytes(given.given_bytes)}")
-    told += [pin_line(outcome) for outcome in given.pins if outcome.status != "done"]
+    told += [pin_line(pin) for pin in given.pins if pin.status != "done"]
     if given.pins:
-        undone = sum(outcome.status == "done" for outcome in given.pins)
-        told.append(f"pins taken off: {undone} of {len(given.pins)}")
+        undone = sum(pin.status == "done" for pin in given.pins)
+        told.append(f"pins of vCPUs taken off: {undone} of {len(given.pins)}")
     for left in given.still_packed:
         told.append(
             f"{shown(left.name)} stays packed by {format_bytes(left.packed_bytes)}: {shown(left.why)}"

@@ -1,4 +1,4 @@
-"""Whether OpenNebula itself placed a VM on CPUs of its own. Called by drivers/placement.py and by the agent.
+"""Whether OpenNebula itself placed a VM on CPUs of its own. Called by cli/pin.py and host/vcpus.py.
 
 OpenNebula never reads pins back, so ours are safe on all other VMs; on these they would break what was paid
 for.
@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from vmpack.clouds.opennebula_xml import DOCUMENT_LARGEST_CHARACTERS, read_vm
-from vmpack.errors import CloudError, UnavailableError
+from vmpack.errors import CloudError, UnavailableError, UsageError
 
 _SYSTEM_DATASTORE = "metadata/{http://opennebula.org/xmlns/libvirt/1.0}vm/{*}system_datastore"
 _PLACED = ("PIN_POLICY", "NODE_AFFINITY", "HUGEPAGE_SIZE")
@@ -37,6 +37,8 @@ def placement(domain: Element) -> str | None:
     return next(placed, None)
 
 
-def is_placed(domain: Element) -> bool:
-    """True where `placement` has a word for it. Raises as `placement`."""
-    return placement(domain) is not None
+def refuse_placed(domain: Element) -> None:
+    """Raises UsageError for a VM that OpenNebula pinned, UnavailableError where that cannot be known."""
+    if key := placement(domain):
+        name = domain.findtext("name", default="")
+        raise UsageError(f"{name} is placed by OpenNebula: its TOPOLOGY has {key}", "it is left alone")

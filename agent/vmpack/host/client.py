@@ -9,16 +9,17 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vmpack.errors import AccessError, AgentBusyError, BadDataError, UnavailableError, VmpackError
-from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, PolicySet
+from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, Pinned, PolicySet
 from vmpack.model.action import Outcome
 from vmpack.model.codec import loads
 from vmpack.model.interval import AgentStatus
+from vmpack.model.vcpu import VcpuStatus
 
 T = TypeVar("T")
 
@@ -58,6 +59,14 @@ class AgentClient:
     def release(self, vm: str | None) -> GivenBack:
         """Give one VM its memory back and hold it; with None give all VMs theirs and freeze the host."""
         return self._post(GivenBack, "release", {"vm": vm})
+
+    def vcpus(self) -> VcpuStatus:
+        """The newest look at the vCPUs. Raises UnavailableError where the agent does not look at them."""
+        return self._post(VcpuStatus, "vcpus", {}, READ_TIME_S)
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> Pinned:
+        """Let a vCPU run on these CPUs alone, on any with none."""
+        return self._post(Pinned, "pin", {"vm": vm, "vcpu": vcpu, "cpus": list(cpus)}, READ_TIME_S)
 
     def freeze(self, on: bool) -> FreezeState:
         """Stop all changes on this host, or allow them again."""

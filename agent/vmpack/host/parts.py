@@ -6,10 +6,7 @@ Used by the agent, and by a release without an agent; so both see and do the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
-from vmpack.act.affinity import release_pins
 from vmpack.act.driver import LibvirtDriver
 from vmpack.act.executor import Executor
 from vmpack.clock import SystemClock
@@ -28,7 +25,6 @@ from vmpack.observe.glance import Glancer
 from vmpack.observe.gpu import GpuReader
 from vmpack.observe.guest_kernels import GuestKernels
 from vmpack.observe.source import HostSource
-from vmpack.observe.topology import TopologyReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +67,7 @@ def real_parts(config: Config, *, ask_guests: bool = False, look_at_gpus: bool =
     )
     driver = LibvirtDriver(hypervisor, source.read_again)
     actuator = FirstRemembered(Executor(driver, clock), remember, state.save)
-    everywhere = TopologyReader(Path("/sys")).everywhere
-    pins = partial(release_pins, hypervisor, everywhere)
-    release = Release(clock, source, actuator, plan_release, remember, pins)
+    release = Release(clock, source, actuator, plan_release, remember)
     return Parts(
         hypervisor=hypervisor,
         state=state,

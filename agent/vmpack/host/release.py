@@ -17,7 +17,6 @@ from vmpack.model.action import ARRIVED_BYTES, Outcome, SetMemory
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
-from vmpack.model.vcpu import AffinityOutcome
 
 PATIENCE_S = 3.0
 """How long no balloon may move before the rest is said to be still packed."""
@@ -38,8 +37,6 @@ class Release:
     actuator: Actuator
     plan: PlanReleaseFunction
     remember: RememberFunction
-    pins: Callable[[], tuple[AffinityOutcome, ...]] = lambda: ()
-    """Undoes every pin of the vCPU scheduler."""
 
     def look(self, remembered: Remembered, settings: Settings, uuids: frozenset[str] | None) -> Plan:
         """What would be given back now; changes nothing. Raises VmpackError when the host cannot be seen."""
@@ -50,10 +47,9 @@ class Release:
     ) -> tuple[GivenBack, Remembered]:
         """Give these VMs (None: all) their nominal memory and their statistics periods back.
 
-        With None all pins of the vCPU scheduler are undone too: nobody may be setting new ones. Returns what
-        was done and what is to be remembered after it. Raises VmpackError when the host cannot be seen.
+        Returns what was done and what is to be remembered after it. Raises VmpackError when the host
+        cannot be seen.
         """
-        pins = self.pins() if uuids is None else ()
         before = self._look_at_all()
         plan = self.plan(before, remembered, settings, uuids)
         outcomes = self.actuator.carry_out(plan) if plan.actions else ()
@@ -62,7 +58,7 @@ class Release:
         was = {guest.uuid: guest.balloon_bytes for guest in before.guests}
         now = {guest.uuid: guest.balloon_bytes for guest in after.guests if guest.uuid in was}
         given = sum(max(0, size - was[uuid]) for uuid, size in now.items())
-        return GivenBack(given, outcomes, still_packed(after, plan, uuids), pins), remembered
+        return GivenBack(given, outcomes, still_packed(after, plan, uuids)), remembered
 
     def _look_at_all(self) -> HostSnapshot:
         """The host once every VM has answered; one that stays silent is done without."""
