@@ -6,7 +6,7 @@ Called by observe/ and act/, so that both see the same. Pure but for `vcpu_masks
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import count, islice
+from itertools import compress, count, islice
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -62,7 +62,7 @@ def vcpu_masks(domain: Any) -> dict[int, tuple[tuple[int, ...], int | None]]:
     infos, maps = domain.vcpus()
     found = {}
     for (number, _state, _time, cpu), allowed in zip(infos, maps, strict=True):
-        cpus = tuple(cpu for cpu, is_allowed in enumerate(allowed) if is_allowed)
+        cpus = tuple(compress(range(len(allowed)), allowed))
         found[number] = cpus, cpu if 0 <= cpu < len(allowed) else None
     return found
 
