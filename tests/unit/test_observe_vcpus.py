@@ -236,7 +236,7 @@ def test_a_vm_with_a_job_and_one_that_does_not_run_are_left_alone(tmp_path: Path
     assert watched.vm().left_alone is None
     made.busy_ms = 5
     assert watched.vm().left_alone is None
-    made.busy_ms, made.job_refused = 60_000, True
+    made.busy_ms = 60_000
     assert watched.vm().left_alone == "job"
     made.stats = ARRIVING
     assert watched.vm().left_alone == "not_running"
