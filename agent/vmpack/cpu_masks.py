@@ -33,11 +33,11 @@ def defined_masks(domain: Element) -> DefinedMasks:
     """The masks that the XML of a domain names. Raises ValueError for what libvirt never writes."""
     pinned: dict[ThreadKey, tuple[int, ...]] = {}
     for pin in domain.iterfind("cputune/vcpupin"):
-        pinned["vcpu", int(pin.attrib["vcpu"])] = parse_cpus(pin.attrib["cpuset"])
+        pinned["vcpu", int(pin.get("vcpu", ""))] = parse_cpus(pin.get("cpuset", ""))
     for pin in domain.iterfind("cputune/iothreadpin"):
-        pinned["iothread", int(pin.attrib["iothread"])] = parse_cpus(pin.attrib["cpuset"])
+        pinned["iothread", int(pin.get("iothread", ""))] = parse_cpus(pin.get("cpuset", ""))
     for pin in domain.iterfind("cputune/emulatorpin"):
-        pinned["emulator", 0] = parse_cpus(pin.attrib["cpuset"])
+        pinned["emulator", 0] = parse_cpus(pin.get("cpuset", ""))
     vcpu = domain.find("vcpu")
     cpuset = None if vcpu is None else vcpu.get("cpuset")
     return DefinedMasks(pinned, () if cpuset is None else parse_cpus(cpuset))
@@ -48,7 +48,7 @@ def iothread_numbers(domain: Element) -> tuple[int, ...]:
 
     Raises ValueError for what libvirt never writes.
     """
-    numbers = {int(thread.attrib["id"]) for thread in domain.iterfind("iothreadids/iothread")}
+    numbers = {int(thread.get("id", "")) for thread in domain.iterfind("iothreadids/iothread")}
     missing = min(int(domain.findtext("iothreads", default="0")), _MOST_IOTHREADS) - len(numbers)
     free = (number for number in count(1) if number not in numbers)
     return tuple(sorted(numbers.union(islice(free, max(0, missing)))))
