@@ -51,10 +51,9 @@ def read_vcpu_facts(xml: str, lasting_xml: str | None, placed: Placed) -> VcpuFa
     """
     domain = ElementTree.fromstring(xml)
     running = defined_masks(domain)
-    pins = {pin.key: pin for pin in read_pins(domain.find(_NOTE))}
     return VcpuFacts(
-        pins=pins,
-        owned=_owned(domain, None if lasting_xml is None else ElementTree.fromstring(lasting_xml), pins),
+        pins={pin.key: pin for pin in read_pins(domain.find(_NOTE))},
+        owned=_owned(domain, None if lasting_xml is None else ElementTree.fromstring(lasting_xml)),
         others={key: running.of(key) for key in _other_threads(domain)},
         is_placed=domain.find("vcpu[@placement='auto']") is not None or _is_placed(domain, placed),
         is_real_time=any(domain.find(f"cputune/{name}") is not None for name in _SCHEDULES),
@@ -63,13 +62,12 @@ def read_vcpu_facts(xml: str, lasting_xml: str | None, placed: Placed) -> VcpuFa
     )
 
 
-def _owned(domain: Element, lasting: Element | None, pins: Mapping[ThreadKey, Pin]) -> DefinedMasks:
+def _owned(domain: Element, lasting: Element | None) -> DefinedMasks:
+    """nova pins the running VM with its definition: what runs is what it chose."""
     if lasting is not None:
         return defined_masks(lasting)
     if any(element.tag.startswith(_NOVA) for element in domain.iterfind("metadata/*")):
-        running = defined_masks(domain)
-        pinned = {key: cpus for key, cpus in running.pinned.items() if key not in pins}
-        return DefinedMasks(pinned, running.others)
+        return defined_masks(domain)
     return DefinedMasks({}, ())
 
 
