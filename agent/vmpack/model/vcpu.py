@@ -120,6 +120,14 @@ class AffinityOutcome:
     detail: str = ""
 
 
+class PinChange(NamedTuple):
+    """One change that was tried."""
+
+    wall_s: float
+    outcome: AffinityOutcome
+    why: Reason | None
+
+
 class VcpuUse(NamedTuple):
     """What was seen of one vCPU until now."""
 
@@ -205,5 +213,5 @@ class VcpuStatus:
     """Why the newest turn failed, None when it went well."""
     interval: VcpuInterval | None
     """The newest turn that went through, None before the first."""
-    changed: tuple[tuple[float, AffinityOutcome], ...] = ()
-    """The newest changes that were tried, oldest first, each with the Unix time."""
+    changed: tuple[PinChange, ...] = ()
+    """The newest changes that were tried, oldest first."""
