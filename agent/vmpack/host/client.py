@@ -19,6 +19,7 @@ from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, Pol
 from vmpack.model.action import Outcome
 from vmpack.model.codec import loads
 from vmpack.model.interval import AgentStatus
+from vmpack.model.vcpu import VcpuStatus
 
 T = TypeVar("T")
 
@@ -42,6 +43,10 @@ class AgentClient:
     def explain(self, vm: str) -> Explanation:
         """All that the newest interval knows of one VM, by name or uuid."""
         return self._post(Explanation, "explain", {"vm": vm}, READ_TIME_S)
+
+    def vcpus(self) -> VcpuStatus:
+        """The newest turn of the vCPU loop. Raises UnavailableError where the agent has none."""
+        return self._post(VcpuStatus, "vcpus", {}, READ_TIME_S)
 
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
         """Change fields of the VM's policy (see host/service.py); None puts one back to the default."""
