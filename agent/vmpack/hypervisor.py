@@ -288,7 +288,8 @@ def job_name(domain: Any) -> str | None:
     """The running job of a virDomain, as MIGRATION_OUT or "save"; None without one.
 
     UNTOLD_JOB when it may not be asked, MIGRATION_IN for a VM on its way in, which libvirt does not tell
-    much of. Raises GuestGoneError and HypervisorLostError.
+    much of; None, too, where this kind of hypervisor has no jobs. Raises GuestGoneError and
+    HypervisorLostError.
     """
     try:
         with translated(f"ask for the job of {domain.name()}"):
@@ -296,18 +297,18 @@ def job_name(domain: Any) -> str | None:
     except (GuestGoneError, HypervisorLostError):
         raise
     except HypervisorError as error:
-        return MIGRATION_IN if _asked_at_destination(error) else UNTOLD_JOB
+        if _refused_with(error, "VIR_ERR_NO_SUPPORT"):
+            return None
+        # libvirt tells of a migration at its source alone, and refuses with this at its destination.
+        return MIGRATION_IN if _refused_with(error, "VIR_ERR_OPERATION_UNSUPPORTED") else UNTOLD_JOB
     return None if job.get("type", 0) == 0 else _OPERATIONS.get(job.get("operation", 0), "job")
 
 
-def _asked_at_destination(error: HypervisorError) -> bool:
-    """libvirt tells of a migration at its source alone, and refuses with this at its destination."""
+def _refused_with(error: HypervisorError, code: str) -> bool:
     import libvirt
 
     cause = error.__cause__
-    return isinstance(cause, libvirt.libvirtError) and cause.get_error_code() == (
-        libvirt.VIR_ERR_OPERATION_UNSUPPORTED
-    )
+    return isinstance(cause, libvirt.libvirtError) and cause.get_error_code() == getattr(libvirt, code)
 
 
 def _translation(libvirt: Any, what: str, error: Any) -> VmpackError:

@@ -29,7 +29,9 @@ from typing import Any
 
 from tests.real.agent_process import AgentProcess, balloon_bytes, make_whole
 from tests.waiting import eventually
+from vmpack.act.driver import LibvirtDriver
 from vmpack.decide.stance import STANCES
+from vmpack.hypervisor import Hypervisor
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
 from vmpack.units import MIB
@@ -186,8 +188,17 @@ def await_still(guest: LabGuest) -> float:
     return moved_s - began_s
 
 
+def forget(lab: Lab, guest: LabGuest) -> None:
+    """What the stance before learned would spare this one its own learning."""
+    hypervisor = Hypervisor(lab.uri)
+    LibvirtDriver(hypervisor).write_learned(guest.domain.UUIDString(), None)
+    hypervisor.close()
+
+
 def of_stance(lab: Lab, cache: CacheGuest, stance: str, folder: Path) -> Iterator[Row]:
     """Rows of one stance: learning, then packed and whole in turns, then what they come to."""
+    forget(lab, cache.guest)
+    make_whole(cache.guest)
     began = cache.counters()
     with packed(lab, folder, stance):
         learned_s = await_still(cache.guest)

@@ -104,8 +104,8 @@ class Libvirt:
     def getCPUMap(self) -> tuple[int, list[bool], int]:
         return 4, [True] * 4, 4
 
-    def vcpuPinInfo(self) -> list[tuple[bool, ...]]:
-        return self.pins
+    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[tuple[bool, ...]]]:
+        return [(number, 1, 0, 0) for number in range(len(self.pins))], self.pins
 
     def pinVcpu(self, vcpu: int, cpus: tuple[bool, ...]) -> None:
         self.pins[vcpu] = cpus

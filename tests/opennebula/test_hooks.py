@@ -10,12 +10,12 @@ import pytest
 
 from tests.fake_libvirt import error
 from tests.opennebula.hooks_stage import ACTION, DOMAIN, FAILURES, Stage
-from vmpack.act.pinning import Pin
 from vmpack.drivers import hooks
 from vmpack.drivers.hooks import Answer
 from vmpack.drivers.node import Before
 from vmpack.errors import BadDataError, GuestGoneError
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.pins import Pin, PinnedBy, pins_xml
 from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.observe.policy import read_policy
 from vmpack.units import MIB
@@ -186,7 +186,9 @@ def test_a_word_that_is_not_ours_changes_nothing(word: str) -> None:
 
 def test_the_word_is_safe_for_any_shell() -> None:
     """Over ssh the word would fall apart."""
-    begun = Before(GuestPolicy(floor_bytes=1, hold_until_s=1.5, nominal_bytes=2**40), (Pin(0, (1, 2)),))
+    begun = Before(
+        GuestPolicy(floor_bytes=1, hold_until_s=1.5, nominal_bytes=2**40), (Pin("vcpu", 0, "hand", (1, 2)),)
+    )
     assert set(begun.word()) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
     assert Before.of_word(begun.word()) == begun
 
@@ -265,27 +267,29 @@ ON_TWO = (False, True, True, False)
 ON_ALL = (True,) * 4
 
 
+@pytest.mark.parametrize("by", ["hand", "scheduler"])
 @pytest.mark.parametrize("action", HELD)
-def test_pins_of_ours_are_off_while_the_vm_may_leave(action: str) -> None:
+def test_pins_of_ours_are_off_while_the_vm_may_leave(action: str, by: PinnedBy) -> None:
     """A VM with a pin would not arrive on a host with other CPUs, or sit there on CPUs that nobody chose."""
     stage = Stage()
-    stage.host.pins, stage.host.pins_note = [ON_TWO, ON_TWO], "<pins vcpus='1'/>"
+    note = pins_xml([Pin("vcpu", 1, by, (1, 2))])
+    stage.host.pins, stage.host.pins_note = [ON_TWO, ON_TWO], note
     begun = stage.before(action)
     if action in ("migrate", "save"):
         assert stage.host.pins == [ON_TWO, ON_ALL] and stage.host.pins_note is None
     else:
         assert stage.host.pins == [ON_TWO, ON_TWO]
     stage.after(action, 1, begun.text)
-    assert stage.host.pins == [ON_TWO, ON_TWO] and stage.host.pins_note == "<pins vcpus='1'/>"
+    assert stage.host.pins == [ON_TWO, ON_TWO] and stage.host.pins_note == note
 
 
 def test_pins_that_cannot_be_taken_off_cost_a_warning() -> None:
     """A migration would not be tried, or go without its hold."""
     stage = Stage()
-    stage.host.pins_note = "<pins vcpus='1'/>"
+    stage.host.pins[1], stage.host.pins_note = ON_TWO, pins_xml([Pin("vcpu", 1, "hand", (1, 2))])
     stage.host.pinVcpu = raising  # type: ignore[method-assign]
     begun = stage.before("save")
-    assert "take the pins off" in begun.warning and Before.of_word(begun.text).policy == stage.policy
+    assert "pin vCPU 1 of one-12" in begun.warning and Before.of_word(begun.text).policy == stage.policy
 
 
 def raising(_vcpu: int, _cpus: tuple[bool, ...]) -> None:

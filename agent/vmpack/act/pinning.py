@@ -1,31 +1,23 @@
-"""vCPUs of a running VM bound to some of the host's CPUs. Called by cli/pin.py, and by OpenNebula's actions.
+"""vCPUs of a running VM bound by hand, and all of vmpack's pins off while a VM leaves its host.
 
-Promises that only the running VM is changed, never its lasting definition, and that what was pinned here is
-noted in the VM, so that a pin is taken off before the VM leaves for a host with other CPUs, and only such a
-pin: those of its definition are its owner's.
+Called by cli/pin.py, by OpenNebula's actions and by migration.py. Promises that only the running VM is
+changed, never its lasting definition, and that what vmpack pinned is noted in the VM, so that it is taken off
+before the VM leaves for a host with other CPUs, and only that: other pins are somebody else's.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from vmpack.act.migration_vm import find_migrant
+from vmpack.act.thread_masks import new_pin, online_cpus, read_masks, read_note, set_mask, write_note
+from vmpack.cpu_masks import ThreadKey
 from vmpack.errors import UsageError
-from vmpack.hypervisor import Hypervisor, find_domain, translated
-
-_NAMESPACE, _PREFIX = "urn:vmpack:pins:1", "vmpackpins"
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """One vCPU that was pinned here, and the host's CPUs that it may run on."""
-
-    vcpu: int
-    cpus: tuple[int, ...]
+from vmpack.hypervisor import Hypervisor, find_domain
+from vmpack.model.pins import Pin
 
 
 def pin_vcpu(
@@ -51,36 +43,36 @@ def pin_vcpu(
         if vcpu not in present:
             there = ", ".join(str(number) for number in present)
             raise UsageError(f"{name} has no vCPU {vcpu}", f"there is {there}")
-        count, online, _ = connection.getCPUMap()
-        missing = [str(cpu) for cpu in cpus if cpu >= count or not online[cpu]]
-        if missing:
+        host = online_cpus(connection)
+        if missing := [str(cpu) for cpu in cpus if cpu not in host[1]]:
             hint = "those that are on: cat /sys/devices/system/cpu/online"
             raise UsageError(f"no CPU {', '.join(missing)} is on in this host", hint)
         if not dry_run:
-            _note(domain, _noted(domain) - {vcpu} | ({vcpu} if cpus else set()))
-            domain.pinVcpu(vcpu, _cpu_map(cpus, count))
+            _pin_by_hand(domain, ("vcpu", vcpu), cpus, host)
 
     hypervisor.call(f"pin vCPU {vcpu} of {name}", act)
     return name
 
 
 def drop_pins(hypervisor: Hypervisor, uuid: str) -> tuple[Pin, ...]:
-    """Let all vCPUs that were pinned here run on all CPUs again; returns the pins as they were.
+    """Let all threads that vmpack pinned run where they ran before; returns the pins as they were.
 
-    libvirt cannot forget a pin: "on all CPUs of this host" stays, and a host with fewer may refuse the VM.
-    Raises what Hypervisor.call raises.
+    Where nothing of that is on any more they run on all CPUs. libvirt cannot forget a pin: "on all CPUs of
+    this host" stays, and a host with fewer may refuse the VM. Raises what Hypervisor.call raises.
     """
 
     def act(connection: Any) -> tuple[Pin, ...]:
         domain = find_domain(connection, uuid)
-        noted = _noted(domain)
+        noted = read_note(domain)
         if not noted:
             return ()
-        maps = domain.vcpuPinInfo()
-        pins = tuple(_pin(vcpu, maps[vcpu]) for vcpu in sorted(noted) if vcpu < len(maps))
-        _pin_all(connection, domain, [Pin(pin.vcpu, ()) for pin in pins])
-        _note(domain, set())
-        return pins
+        host = online_cpus(connection)
+        masks = read_masks(domain, noted)
+        held = [pin for key, pin in sorted(noted.items()) if key in masks and pin.holds(masks[key], host[1])]
+        for pin in held:
+            set_mask(domain, pin.key, pin.before, host)
+        write_note(domain, ())
+        return tuple(pin._replace(instead_of=()) for pin in held)
 
     return hypervisor.call(f"take the pins off the VM {uuid}", act)
 
@@ -90,47 +82,25 @@ def put_pins_back(hypervisor: Hypervisor, uuid: str, pins: Sequence[Pin]) -> Non
 
     def act(connection: Any) -> None:
         domain = find_domain(connection, uuid)
-        _note(domain, _noted(domain) | {pin.vcpu for pin in pins})
-        _pin_all(connection, domain, pins)
+        host = online_cpus(connection)
+        there = read_masks(domain, [pin.key for pin in pins])
+        back = [pin for pin in pins if pin.key in there]
+        write_note(domain, (read_note(domain) | {pin.key: pin for pin in back}).values())
+        for pin in back:
+            set_mask(domain, pin.key, pin.cpus, host)
 
     hypervisor.call(f"pin the VM {uuid} again", act)
 
 
-def _pin(vcpu: int, allowed: Sequence[bool]) -> Pin:
-    return Pin(vcpu, tuple(cpu for cpu, is_allowed in enumerate(allowed) if is_allowed))
-
-
-def _pin_all(connection: Any, domain: Any, pins: Sequence[Pin]) -> None:
-    count = connection.getCPUMap()[0]
-    for pin in pins:
-        domain.pinVcpu(pin.vcpu, _cpu_map(pin.cpus, count))
-
-
-def _cpu_map(cpus: Sequence[int], count: int) -> tuple[bool, ...]:
-    return tuple(cpu in cpus or not cpus for cpu in range(count))
-
-
-def _noted(domain: Any) -> set[int]:
-    import libvirt
-
-    try:
-        text = domain.metadata(
-            libvirt.VIR_DOMAIN_METADATA_ELEMENT, _NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE
-        )
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return set()
-        with translated("read which vCPUs are pinned"):
-            raise
-    numbers = ElementTree.fromstring(text).get("vcpus", "").split(",")
-    return {int(number) for number in numbers if number.isascii() and number.isdecimal() and len(number) < 5}
-
-
-def _note(domain: Any, vcpus: set[int]) -> None:
-    import libvirt
-
-    text = f"<pins vcpus='{','.join(map(str, sorted(vcpus)))}'/>" if vcpus else None
-    if text is None and not _noted(domain):
+def _pin_by_hand(domain: Any, key: ThreadKey, cpus: Sequence[int], host: tuple[int, frozenset[int]]) -> None:
+    noted = read_note(domain)
+    if not cpus:
+        set_mask(domain, key, cpus, host)
+        if noted.pop(key, None) is not None:
+            write_note(domain, noted.values())
         return
-    kind, flags = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
-    domain.setMetadata(kind, text, _PREFIX, _NAMESPACE, flags)
+    pin = new_pin(key, "hand", cpus, read_masks(domain, [key])[key], noted.get(key), host[1])
+    write_note(domain, (noted | {key: pin}).values())
+    set_mask(domain, key, cpus, host)
+    if pin.instead_of:
+        write_note(domain, (noted | {key: pin._replace(instead_of=())}).values())

@@ -19,7 +19,6 @@ from vmpack.decide.stance import Stance
 from vmpack.model.guest import GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import LearnedUse, Reason, RememberedGuest
-from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.model.settings import MemorySettings
 from vmpack.units import MIB
 
@@ -138,18 +137,13 @@ def _left_alone(guest: GuestSnapshot, known: RememberedGuest, host: HostSnapshot
         return Reason("job_running", {}, guest.job)
     if guest.state != "running":
         return Reason("not_running", {}, guest.state)
-    if policy.hold_until_s is not None and policy.hold_until_s > host.wall_s:
+    if policy.hold_until_s is not None and policy.is_on_hold(host.wall_s):
         return Reason("on_hold", {"hold_until_s": policy.hold_until_s})
-    if _held_by_action(policy.action_until_s, host.wall_s):
+    if policy.is_in_action(host.wall_s):
         return Reason("action_running")
     if policy.opt_out and guest.balloon_bytes >= ceiling_bytes(guest, known):
         return Reason("opt_out")
     return None
-
-
-def _held_by_action(until_s: float | None, wall_s: float) -> bool:
-    """False, too, for a time that only another host's clock, or one that was set back, can have brought."""
-    return until_s is not None and 0 < until_s - wall_s <= 2 * ACTION_HOLD_S
 
 
 def _silent(

@@ -15,13 +15,13 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from vmpack.act.driver import LibvirtDriver
-from vmpack.act.pinning import Pin
 from vmpack.clock import Clock
 from vmpack.errors import BadDataError, VmpackError
 from vmpack.host.client import AgentClient
 from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.codec import dumps, loads
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.pins import Pin
 from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.observe.policy import read_policy
 

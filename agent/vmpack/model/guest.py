@@ -7,6 +7,7 @@ from typing import Literal
 
 from vmpack.model.codec import ADDED
 from vmpack.model.learned import Learned
+from vmpack.model.policy_namespace import ACTION_HOLD_S
 
 RunState = Literal["running", "paused", "other"]
 
@@ -44,6 +45,18 @@ class GuestPolicy:
     """Wall-clock time until which an action of the cloud holds the VM, by the clock of the host it is on."""
     of_owner: tuple[str, ...] = field(default=(), metadata=ADDED)
     """Which of these fields hold what the VM's owner asked of its cloud; the others are administrators'."""
+
+    def is_on_hold(self, wall_s: float) -> bool:
+        """A person holds the VM at this Unix time."""
+        return self.hold_until_s is not None and self.hold_until_s > wall_s
+
+    def is_in_action(self, wall_s: float) -> bool:
+        """An action of the cloud holds it.
+
+        False, too, for a time that only another host's clock, or one that was set back, can have brought.
+        """
+        until_s = self.action_until_s
+        return until_s is not None and 0 < until_s - wall_s <= 2 * ACTION_HOLD_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ def read_facts(xml: str, lasting_xml: str | None = None) -> DomainFacts:
         host_devices=_host_devices(domain),
         learned=learned,
         learned_fault=learned_fault,
-        nodes=_bound_nodes(domain),
+        nodes=bound_nodes(domain),
     )
 
 
@@ -122,7 +122,7 @@ def _has_passthrough(domain: Element) -> bool:
     return any(domain.find(path) is not None for path in pinning)
 
 
-def _bound_nodes(domain: Element) -> tuple[int, ...]:
+def bound_nodes(domain: Element) -> tuple[int, ...]:
     """Empty where a part of its memory may come from any node."""
     cells = domain.findall("numatune/memnode")
     bindings = list(cells)

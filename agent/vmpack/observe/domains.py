@@ -1,14 +1,11 @@
 """The VMs as libvirt knows them: one bulk call per interval, plus what it does not carry (jobs, XML).
 
-Called by source.py. Promises that a hung VM (its QEMU stopped) costs the others at most one deadline, once:
-the hung call keeps that VM's job, and libvirt passes over a VM whose job is taken. Up to three VMs that
-hang in the same moment cost no interval.
+Called by source.py. Promises that a hung VM (its QEMU stopped) costs the others what bulk.py says.
 """
 
 from __future__ import annotations
 
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,16 +14,13 @@ from vmpack.errors import GuestBusyError, GuestGoneError, HypervisorError, Hyper
 from vmpack.hypervisor import MIGRATION_IN, UNTOLD_JOB, Hypervisor, job_name, translated
 from vmpack.model.host import UnreadableGuest
 from vmpack.observe.balloon_stats import LARGEST_KIB
+from vmpack.observe.bulk import RunningDomain, all_running, running_domain
+from vmpack.observe.definitions import Definitions
 from vmpack.observe.domain_facts import DomainFacts, read_facts
 from vmpack.units import KIB
 
-FACTS_FRESH_S = 60.0
-
 BALLOON_LAG_S = 2.0
 """The bulk statistics follow a balloon by up to a second, and pause on the way."""
-
-_TRIES = (1.0, 0.5, 0.5, 0.5)
-"""How long each attempt at the bulk call may take, in deadlines."""
 
 _BUSY_TRIES = 5
 _BUSY_PAUSE_S = 0.05
@@ -34,7 +28,7 @@ _BUSY_PAUSE_S = 0.05
 
 _ANSWERS = ("balloon.rss", "balloon.last-update", "balloon.available")
 _RUNNING_OR_PAUSED = (1, 3)
-_PAUSED, _FOR_MIGRATION = 3, 2
+_CHANGES = ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT", "AGENT_LIFECYCLE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +62,6 @@ _UNKNOWN = LiveFacts(job=UNTOLD_JOB)
 
 
 @dataclass(frozen=True, slots=True)
-class _Domain:
-    handle: Any
-    uuid: str
-    name: str
-    run: int
-    stats: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _KnownFacts:
-    run: int
-    read_s: float
-    facts: DomainFacts
-
-
-@dataclass(frozen=True, slots=True)
 class _SeenBalloon:
     """What the bulk statistics said last, and since when they say so.
 
@@ -100,40 +78,31 @@ class _SeenBalloon:
         return self.kib is not None and (not self.is_confirmed or time_s - self.since_s < BALLOON_LAG_S)
 
 
-_Definition = tuple[str, str | None]
-"""XML as it runs, and of its next start where it has one."""
-
-
 class DomainReader:
     """Reads all running VMs of one libvirt. Remembers the rarely changing part of each."""
 
     def __init__(self, hypervisor: Hypervisor, deadline_s: float) -> None:
         self._hypervisor = hypervisor
         self._deadline_s = deadline_s
-        self._facts: dict[str, _KnownFacts] = {}
-        self._changed: set[str] = set()
+        self._facts: Definitions[DomainFacts] = Definitions(hypervisor, deadline_s, read_facts, _CHANGES)
         self._balloons: dict[str, _SeenBalloon] = {}
         self._silent: set[tuple[str, int]] = set()
         self.host_devices: Mapping[str, tuple[str, ...]] = {}
         """By VM uuid, also of VMs that did not answer this time; a VM of which nothing is known is absent."""
-        # Where libvirt sends no events, facts age out.
-        for event in ("METADATA_CHANGE", "DEVICE_ADDED", "DEVICE_REMOVED", "REBOOT", "AGENT_LIFECYCLE"):
-            hypervisor.watch(event, self._changed.add)
 
     def read_again(self, uuid: str) -> None:
         """This VM's facts have changed: read them anew at the next look. May come from any thread."""
-        self._changed.add(uuid)
+        self._facts.read_again(uuid)
 
     def read(self, time_s: float) -> tuple[tuple[DomainReading, ...], tuple[UnreadableGuest, ...]]:
         """All VMs that answered, and those that exist but did not.
 
         Raises HypervisorLostError when libvirt itself does not answer, and what Hypervisor.call raises.
         """
-        domains = self._ask_busy_again(self._bulk())
-        facts, silent = self._read_facts(domains, time_s)
+        running = all_running(self._hypervisor, _wanted(), self._deadline_s)
+        domains = self._ask_busy_again(running)
+        facts, silent = self._facts.look(domains, time_s)
         self.host_devices = {uuid: known.host_devices for uuid, known in facts.items()}
-        # A VM that arrives gets its lasting definition at the very end.
-        self._changed.update(d.uuid for d in domains if _waits_for_migration(d))
         answering = [d for d in domains if d.uuid in facts and _answered(d, facts[d.uuid])]
         silent += [d for d in domains if d.uuid in facts and not _answered(d, facts[d.uuid])]
         live = self._ask_each(answering, time_s)
@@ -149,18 +118,7 @@ class DomainReader:
         unreadable = tuple(UnreadableGuest(d.uuid, d.name, _size_bytes(d)) for d in silent)
         return tuple(readings), tuple(sorted(unreadable, key=lambda guest: (guest.name, guest.uuid)))
 
-    def _bulk(self) -> list[_Domain]:
-        """Each call that hangs has found one more hung VM, which the next call passes over."""
-        for share in _TRIES:
-            try:
-                return self._hypervisor.call(
-                    "read the statistics of all VMs", _all_domains, deadline_s=share * self._deadline_s
-                )
-            except GuestBusyError as error:
-                silence = error
-        raise HypervisorLostError(silence.message, silence.hint) from silence
-
-    def _ask_busy_again(self, domains: list[_Domain]) -> list[_Domain]:
+    def _ask_busy_again(self, domains: list[RunningDomain]) -> list[RunningDomain]:
         """Most likely another program is asking a VM that was not silent the last time: that ends soon.
 
         One that stays silent is hung, and is not asked twice the next time.
@@ -175,7 +133,7 @@ class DomainReader:
         self._silent = {vm for vm, d in found.items() if not _has_answer(d)}
         return list(found.values())
 
-    def _ask_some(self, domains: list[_Domain]) -> list[_Domain]:
+    def _ask_some(self, domains: list[RunningDomain]) -> list[RunningDomain]:
         """What these say now; those that are gone, or all where one hangs, are left out."""
         try:
             return self._hypervisor.call(
@@ -186,39 +144,7 @@ class DomainReader:
         except GuestBusyError:
             return []
 
-    def _read_facts(
-        self, domains: list[_Domain], time_s: float
-    ) -> tuple[dict[str, DomainFacts], list[_Domain]]:
-        stale = [d for d in domains if self._is_stale(d, time_s)]
-        self._changed.difference_update(d.uuid for d in stale)
-        texts: dict[str, _Definition | None] = {}
-        if stale:
-            try:
-                self._hypervisor.call(
-                    "read the XML of VMs", lambda _: _describe(stale, texts), deadline_s=self._deadline_s
-                )
-            except GuestBusyError:
-                self._changed.update(d.uuid for d in stale)
-        for domain in stale:
-            definition = texts.get(domain.uuid)
-            if definition is None:
-                continue
-            try:
-                self._facts[domain.uuid] = _KnownFacts(domain.run, time_s, read_facts(*definition))
-            except (ElementTree.ParseError, ValueError):
-                self._facts.pop(domain.uuid, None)
-        current = {d.uuid: d for d in domains if d.uuid not in texts or texts[d.uuid] is not None}
-        self._facts = {uuid: known for uuid, known in self._facts.items() if uuid in current}
-        facts = {uuid: known.facts for uuid, known in self._facts.items() if known.run == current[uuid].run}
-        return facts, [d for uuid, d in current.items() if uuid not in facts]
-
-    def _is_stale(self, domain: _Domain, time_s: float) -> bool:
-        known = self._facts.get(domain.uuid)
-        if known is None or known.run != domain.run or domain.uuid in self._changed:
-            return True
-        return time_s - known.read_s >= FACTS_FRESH_S
-
-    def _ask_each(self, domains: list[_Domain], time_s: float) -> dict[str, LiveFacts | None]:
+    def _ask_each(self, domains: list[RunningDomain], time_s: float) -> dict[str, LiveFacts | None]:
         """By uuid; None for a VM that is gone, no entry for one that did not answer in time."""
         self._balloons = {d.uuid: self._seen_balloon(d, time_s) for d in domains}
         doubted = {uuid for uuid, seen in self._balloons.items() if seen.may_be_wrong(time_s)}
@@ -239,28 +165,20 @@ class DomainReader:
                 self._balloons[uuid] = replace(seen, is_confirmed=same)
         return answers
 
-    def _seen_balloon(self, domain: _Domain, time_s: float) -> _SeenBalloon:
+    def _seen_balloon(self, domain: RunningDomain, time_s: float) -> _SeenBalloon:
         kib, before = domain.stats.get("balloon.current"), self._balloons.get(domain.uuid)
         if before is not None and (before.run, before.kib) == (domain.run, kib):
             return before
         return _SeenBalloon(domain.run, kib, time_s)
 
 
-def _all_domains(connection: Any) -> list[_Domain]:
-    import libvirt
-
-    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-    flags |= libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    return [_domain(*found) for found in connection.getAllDomainStats(_wanted(), flags)]
-
-
-def _some_domains(connection: Any, domains: list[_Domain]) -> list[_Domain]:
+def _some_domains(connection: Any, domains: list[RunningDomain]) -> list[RunningDomain]:
     import libvirt
 
     time.sleep(_BUSY_PAUSE_S)
     handles = [domain.handle for domain in domains]
     flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    return [_domain(*found) for found in connection.domainListGetStats(handles, _wanted(), flags)]
+    return [running_domain(*found) for found in connection.domainListGetStats(handles, _wanted(), flags)]
 
 
 def _wanted() -> int:
@@ -270,25 +188,7 @@ def _wanted() -> int:
     return int(state | balloon | libvirt.VIR_DOMAIN_STATS_VCPU)
 
 
-def _domain(handle: Any, stats: Mapping[str, Any]) -> _Domain:
-    return _Domain(handle, handle.UUIDString(), handle.name(), handle.ID(), stats)
-
-
-def _describe(domains: list[_Domain], texts: dict[str, _Definition | None]) -> None:
-    """Put each VM's XML into `texts`, None for a VM that is gone."""
-    import libvirt
-
-    for domain in domains:
-        try:
-            with translated(f"read the XML of {domain.name}"):
-                handle = domain.handle
-                lasting = handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if handle.isPersistent() else None
-                texts[domain.uuid] = handle.XMLDesc(0), lasting
-        except GuestGoneError:
-            texts[domain.uuid] = None
-
-
-def _ask(domains: list[_Domain], doubted: set[str], answers: dict[str, LiveFacts | None]) -> None:
+def _ask(domains: list[RunningDomain], doubted: set[str], answers: dict[str, LiveFacts | None]) -> None:
     """Put what each VM says into `answers`."""
     for domain in domains:
         try:
@@ -306,24 +206,19 @@ def _ask(domains: list[_Domain], doubted: set[str], answers: dict[str, LiveFacts
             answers[domain.uuid] = _UNKNOWN
 
 
-def _size_bytes(domain: _Domain) -> int:
+def _size_bytes(domain: RunningDomain) -> int:
     """What libvirt itself knows of a VM that does not answer."""
     sizes = (domain.stats.get("balloon.current"), domain.stats.get("balloon.maximum"))
     return min((size * KIB for size in sizes if type(size) is int and 0 < size <= LARGEST_KIB), default=0)
 
 
-def _waits_for_migration(domain: _Domain) -> bool:
-    """Perhaps on its way in: paused for a migration, as it is at the source in the last moment too."""
-    return domain.stats.get("state.state") == _PAUSED and domain.stats.get("state.reason") == _FOR_MIGRATION
-
-
-def _answered(domain: _Domain, facts: DomainFacts) -> bool:
+def _answered(domain: RunningDomain, facts: DomainFacts) -> bool:
     if not facts.has_balloon or domain.stats.get("state.state") not in _RUNNING_OR_PAUSED:
         return True
-    if _waits_for_migration(domain):  # libvirt keeps its QEMU from answering until it has arrived
+    if domain.waits_for_migration:  # libvirt keeps its QEMU from answering until it has arrived
         return True
     return _has_answer(domain)
 
 
-def _has_answer(domain: _Domain) -> bool:
+def _has_answer(domain: RunningDomain) -> bool:
     return any(key in domain.stats for key in _ANSWERS)

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import NamedTuple
 
-from vmpack.decide.vcpu.board import Board
+from vmpack.decide.vcpu.board import Board, std_ratio
 from vmpack.decide.vcpu.islands import Household, Island, homes, islands_of
 from vmpack.decide.vcpu.order import Change, in_order
 from vmpack.decide.vcpu.seats import Seat, Seating
 from vmpack.decide.vcpu.spread import spread
-from vmpack.model.vcpu import Pcpu, VcpuSnapshot
+from vmpack.model.vcpu import Pcpu, VcpuSnapshot, VmVcpus
 
 
 class Balanced(NamedTuple):
@@ -38,18 +38,35 @@ def levels_of(seating: Seating, pcpus: Sequence[Pcpu]) -> dict[int, float]:
 
 
 def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Balanced:
-    """Even out every island, and the islands among one another."""
+    """Even out every island, and the islands among one another where that makes the whole more even."""
     islands = islands_of(snapshot.pcpus)
-    if len(islands) > 1:
-        # Uneven within and uneven among one another add up by their squares.
-        target_ratio /= sqrt(2)
+    if len(islands) == 1:
+        return _balanced(snapshot, seating, islands, [0] * len(seating.movable), target_ratio)
+    # Uneven within and uneven among one another add up by their squares.
+    target_ratio /= sqrt(2)
+    for may_leave in (True, False):
+        home_of = _homes(snapshot, seating, islands, target_ratio, may_leave)
+        done = _balanced(snapshot, seating, islands, home_of, target_ratio)
+        if std_ratio(list(done.after.values())) <= std_ratio(list(done.before.values())):
+            break
+    return done
+
+
+def _balanced(
+    snapshot: VcpuSnapshot,
+    seating: Seating,
+    islands: Sequence[Island],
+    home_of: Sequence[int],
+    target_ratio: float,
+) -> Balanced:
     pcpus = {pcpu.number: pcpu for pcpu in snapshot.pcpus}
     before = levels_of(seating, snapshot.pcpus)
-    home_of = _homes(snapshot, seating, islands, target_ratio)
+    members: list[list[int]] = [[] for _ in islands]
+    for index, home in enumerate(home_of):
+        members[home].append(index)
     moves: list[Change] = []
-    for number, island in enumerate(islands):
-        members = [index for index, home in enumerate(home_of) if home == number]
-        moves += _within(seating, island, pcpus, members, target_ratio)
+    for island, of_island in zip(islands, members, strict=True):
+        moves += _within(snapshot, seating, island, pcpus, of_island, target_ratio)
     after = before.copy()
     for move in moves:
         if move.from_bin >= 0:
@@ -60,39 +77,62 @@ def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Ba
 
 
 def _homes(
-    snapshot: VcpuSnapshot, seating: Seating, islands: Sequence[Island], target_ratio: float
+    snapshot: VcpuSnapshot,
+    seating: Seating,
+    islands: Sequence[Island],
+    target_ratio: float,
+    may_leave: bool,
 ) -> list[int]:
-    """The island of each movable vCPU."""
-    if len(islands) == 1:
-        return [0] * len(seating.movable)
+    """The island of each movable vCPU. A VM of which parts sit in several is moved by these parts."""
+    island_of = {cpu: number for number, island in enumerate(islands) for cpu in island.cpus}
     largest = max(len(island.cpus) for island in islands)
     of_vm: dict[int, list[int]] = {}
     for index, seat in enumerate(seating.movable):
         of_vm.setdefault(seat.vm, []).append(index)
     groups: list[list[int]] = []
+    households: list[Household] = []
     for members in of_vm.values():
-        groups += [members] if len(members) <= largest else [[member] for member in members]
-    households = [_household(snapshot, seating, members) for members in groups]
+        is_wide = len(members) > largest
+        parts: dict[int, list[int]] = {}
+        for member in members:
+            cpu = seating.movable[member].cpu
+            parts.setdefault(member if is_wide else -1 if cpu is None else island_of[cpu], []).append(member)
+        for key, part in parts.items():
+            others = (
+                () if is_wide else tuple(islands[other].cpus[0] for other in parts if other not in (key, -1))
+            )
+            groups.append(part)
+            households.append(_household(snapshot, seating, part, others, may_leave))
     chosen = homes(islands, households, seating.fixed, target_ratio)
     home_of = [0] * len(seating.movable)
-    for members, home in zip(groups, chosen, strict=True):
-        for member in members:
+    for part, home in zip(groups, chosen, strict=True):
+        for member in part:
             home_of[member] = home
     return home_of
 
 
-def _household(snapshot: VcpuSnapshot, seating: Seating, members: Sequence[int]) -> Household:
+def _household(
+    snapshot: VcpuSnapshot,
+    seating: Seating,
+    members: Sequence[int],
+    others: tuple[int, ...],
+    may_leave: bool,
+) -> Household:
     seats = [seating.movable[member] for member in members]
+    cpus = tuple([seat.cpu for seat in seats if seat.cpu is not None])
     return Household(
-        demand_ratio=sum(seat.demand_ratio for seat in seats),
+        demand_ratio=sum([seat.demand_ratio for seat in seats]),
         vcpus=len(seats),
-        seats=tuple(seat.cpu for seat in seats if seat.cpu is not None),
+        seats=cpus,
         nodes=snapshot.vms[seats[0].vm].nodes,
-        stays=any(seat.stays for seat in seats),
+        is_settled=bool(cpus),
+        stays=bool(cpus) and (not may_leave or any(seat.stays for seat in seats)),
+        others=others,
     )
 
 
 def _within(
+    snapshot: VcpuSnapshot,
     seating: Seating,
     island: Island,
     pcpus: Mapping[int, Pcpu],
@@ -108,7 +148,10 @@ def _within(
         capacities=capacities,
         fixed=tuple(seating.fixed[cpu] for cpu in island.cpus),
         sizes=tuple(seat.demand_ratio for seat in seats),
-        allowed=tuple(frozenset[int]() if seat.stays else None for seat in seats),
+        allowed=tuple(
+            frozenset[int]() if seat.stays or _is_astray(snapshot.vms[seat.vm], island) else None
+            for seat in seats
+        ),
         families=tuple(seat.vm if 1 < kin[seat.vm] <= len(capacities) else -1 for seat in seats),
         cores=tuple(pcpus[cpu].core for cpu in island.cpus),
     )
@@ -120,6 +163,11 @@ def _within(
         if cpu != seat.cpu:
             changes.append(Change(member, -1 if seat.cpu is None else seat.cpu, cpu, seat.demand_ratio))
     return changes
+
+
+def _is_astray(vm: VmVcpus, island: Island) -> bool:
+    """Its memory is elsewhere, so there is no other place for it here."""
+    return bool(vm.nodes) and island.node not in vm.nodes
 
 
 def _settled(board: Board, seats: Sequence[int | None]) -> list[int]:

@@ -52,9 +52,12 @@ class Board:
 
     def may(self, item: int, to_bin: int, seats: Sequence[int]) -> bool:
         """May the item go there, with all others where they sit?"""
-        allowed, family = self.allowed[item], self.families[item]
-        if allowed is not None and to_bin not in allowed:
-            return False
+        allowed = self.allowed[item]
+        return (allowed is None or to_bin in allowed) and self.is_clear(item, to_bin, seats)
+
+    def is_clear(self, item: int, to_bin: int, seats: Sequence[int]) -> bool:
+        """Is no other item of its family there?"""
+        family = self.families[item]
         return family < 0 or not any(
             seat == to_bin and self.families[other] == family and other != item
             for other, seat in enumerate(seats)

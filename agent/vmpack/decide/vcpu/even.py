@@ -108,9 +108,13 @@ class Evener:
             allowed, family = board.allowed[one], board.families[one]
             if allowed is not None and to_bin not in allowed:
                 return False
-            if family in self._families[to_bin] and board.families[leaves] != family:
+            if family in self._families[to_bin] and not self._is_only_kin(leaves, family, to_bin):
                 return False
         return True
+
+    def _is_only_kin(self, item: int, family: int, in_bin: int) -> bool:
+        families = self.board.families
+        return [other for _, other in self._items[in_bin] if families[other] == family] == [item]
 
     def _take(self, step: _Step, high: int, low: int) -> None:
         self._leave(step.item, high)

@@ -87,6 +87,7 @@ def _household(
         vcpus=len(vm.vcpus),
         seats=tuple(cpus) if is_grouped else tuple(v.seat for v in vm.vcpus if v.seat is not None),
         nodes=vm.nodes,
+        is_settled=is_grouped,
         stays=is_grouped and moved_s is not None and time_s - moved_s < GROUP_COOL_DOWN_S,
     )
 

@@ -20,7 +20,7 @@ class Island(NamedTuple):
 
 
 class Household(NamedTuple):
-    """What is to have its home in one island: a VM, or one vCPU of a VM that is too large for an island."""
+    """What has its home in one island: a VM, the part of it that is there, or one vCPU of a VM too large."""
 
     demand_ratio: float
     vcpus: int
@@ -28,8 +28,12 @@ class Household(NamedTuple):
     """pCPUs on which its vCPUs are now."""
     nodes: tuple[int, ...]
     """NUMA nodes that it is bound to; empty: any."""
+    is_settled: bool
+    """It is there to stay, but for what evenness demands; else it is still to be given a home."""
     stays: bool = False
-    """It was moved a moment ago, or may not be."""
+    """It was moved a moment ago."""
+    others: tuple[int, ...] = ()
+    """pCPUs of other islands on which vCPUs of the same VM are: it may go to them alone."""
 
 
 def islands_of(pcpus: Sequence[Pcpu]) -> tuple[Island, ...]:
@@ -49,25 +53,27 @@ def homes(
     fixed: Mapping[int, float],
     target_ratio: float,
 ) -> list[int]:
-    """The island of each household, by index: where most of it sits, but for what evenness demands.
+    """The island of each household, by index.
 
-    `fixed` is the load by pCPU that cannot be moved.
+    One that is settled stays where most of it sits, but for what evenness demands; so does one that is not,
+    where that suits it. `fixed` is the load by pCPU that cannot be moved.
     """
-    known: dict[tuple[int, tuple[int, ...]], _Fitting] = {}
-    fitting = []
-    for household in households:
-        key = household.vcpus, household.nodes
-        if key not in known:
-            known[key] = _fitting(household, islands)
-        fitting.append(known[key])
     island_of = {cpu: number for number, island in enumerate(islands) for cpu in island.cpus}
+    known: dict[tuple[object, ...], frozenset[int]] = {}
+    possible = []
+    for household in households:
+        key = household.vcpus, household.nodes, household.others
+        if key not in known:
+            known[key] = _possible(household, islands, island_of)
+        possible.append(known[key])
+    anywhere = len(islands)
     board = Board(
         capacities=tuple(island.capacity for island in islands),
         fixed=tuple(sum(fixed.get(cpu, 0.0) for cpu in island.cpus) for island in islands),
         sizes=tuple(household.demand_ratio for household in households),
         allowed=tuple(
-            frozenset() if household.stays else allowed
-            for household, (_, allowed) in zip(households, fitting, strict=True)
+            frozenset() if household.stays else None if len(choice) == anywhere else choice
+            for household, choice in zip(households, possible, strict=True)
         ),
         families=(-1,) * len(households),
         cores=tuple(range(len(islands))),
@@ -76,24 +82,23 @@ def homes(
     loads = list(board.fixed)
     for number, household in enumerate(households):
         counts = Counter(island_of[seat] for seat in household.seats if seat in island_of)
-        possible = fitting[number][0]
-        there = [island for island, _ in counts.most_common() if household.stays or island in possible]
-        seat = there[0] if there else min(possible, key=lambda one: loads[one] / islands[one].capacity)
+        choice = possible[number] or range(anywhere)
+        there = [island for island, _ in counts.most_common() if household.is_settled or island in choice]
+        seat = there[0] if there else min(choice, key=lambda one: loads[one] / islands[one].capacity)
         seats.append(seat)
         loads[seat] += board.sizes[number]
     return spread(board, seats, target_ratio)
 
 
-_Fitting = tuple[list[int], frozenset[int] | None]
-"""Islands by index, and the same as Board.allowed has it."""
-
-
-def _fitting(household: Household, islands: Sequence[Island]) -> _Fitting:
+def _possible(
+    household: Household, islands: Sequence[Island], island_of: Mapping[int, int]
+) -> frozenset[int]:
+    """Islands that it may go to; none where there is none."""
+    near = {island_of[cpu] for cpu in household.others if cpu in island_of}
     bound = [
         number
         for number, island in enumerate(islands)
-        if not household.nodes or island.node in household.nodes
+        if (not household.nodes or island.node in household.nodes) and (not near or number in near)
     ]
-    numbers = bound or list(range(len(islands)))
-    large = [number for number in numbers if household.vcpus <= len(islands[number].cpus)] or numbers
-    return large, None if len(large) == len(islands) else frozenset(large)
+    large = [number for number in bound if household.vcpus <= len(islands[number].cpus)]
+    return frozenset(large or bound)

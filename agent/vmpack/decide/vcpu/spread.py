@@ -76,7 +76,12 @@ def _refilled(board: Board, seats: Sequence[int]) -> list[int]:
     loads = list(board.fixed)
     for item in sorted(range(len(seats)), key=lambda one: -board.sizes[one]):
         home, size = seats[item], board.sizes[item]
-        bins = [number for number in range(len(loads)) if number == home or board.may(item, number, new)]
+        allowed = board.allowed[item]
+        bins = [
+            number
+            for number in range(len(loads))
+            if (number == home or allowed is None or number in allowed) and board.is_clear(item, number, new)
+        ] or [home]
         to_bin = min(
             bins, key=lambda one: (round((loads[one] + size) / board.capacities[one], 9), one != home)
         )

@@ -1,0 +1,241 @@
+"""Masks of threads set, noted and undone, on libvirt's own test driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import libvirt
+import pytest
+from tests.fake_libvirt import error
+from tests.pinned_host import EVERYWHERE, PinnedHost
+
+from vmpack.act import affinity
+from vmpack.act.affinity import AffinityExecutor, release_pins
+from vmpack.act.pinning import drop_pins, put_pins_back
+from vmpack.model.pins import Pin
+from vmpack.model.vcpu import SetAffinity, ThreadKind
+
+
+@pytest.fixture
+def host() -> Iterator[PinnedHost]:
+    made = PinnedHost()
+    yield made
+    made.close()
+
+
+def test_a_thread_runs_where_it_was_put_and_afterwards_as_before(host: PinnedHost) -> None:
+    """VMs would stay bound to CPUs that nobody balances any more once vmpack is gone."""
+    host.domain.pinVcpu(1, host.map(0, 2))
+    before = host.masks()
+    outcomes = host.carry_out(
+        host.change("vcpu", 0, (), (4,)),
+        host.change("vcpu", 1, (0, 2), (4,)),
+        host.change("emulator", 0, (), (0, 4)),
+    )
+    assert [outcome.status for outcome in outcomes] == ["done"] * 3
+    assert host.masks() == {("vcpu", 0): (4,), ("vcpu", 1): (4,), ("emulator", 0): (0, 4)}
+    assert host.pins() == (
+        Pin("emulator", 0, "scheduler", (0, 4)),
+        Pin("vcpu", 0, "scheduler", (4,)),
+        Pin("vcpu", 1, "scheduler", (4,), (0, 2)),
+    )
+    assert {outcome.status for outcome in host.release()} == {"done"}
+    assert host.masks() == before
+    assert host.pins() == ()
+
+
+def test_a_thread_that_moves_twice_still_knows_its_first_mask(host: PinnedHost) -> None:
+    """A VM would be given back to where vmpack had it last, for good."""
+    host.domain.pinVcpu(0, host.map(0, 2))
+    host.carry_out(host.change("vcpu", 0, (0, 2), (4,)))
+    host.carry_out(host.change("vcpu", 0, (4,), (2,)), host.change("vcpu", 0, (2,), (0,)))
+    assert host.pins() == (Pin("vcpu", 0, "scheduler", (0,), (0, 2)),)
+    back = host.carry_out(host.change("vcpu", 0, (0,), (), gives_back=True))
+    assert back[0].status == "done"
+    assert host.masks()["vcpu", 0] == (0, 2) and host.pins() == ()
+
+
+def test_any_cpu_is_given_back_as_any_cpu(host: PinnedHost) -> None:
+    """A VM that nobody pinned would not use a CPU that is switched on later."""
+    host.carry_out(host.change("vcpu", 0, (), (4,)))
+    host.release()
+    assert host.domain.vcpuPinInfo()[0] == (True,) * 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "seen", "wanted", "why"),
+    [
+        ("vcpu", 0, (2,), (4,), "it runs on"),
+        ("vcpu", 0, (), (1, 7), "none of the CPUs 1,7 is on"),
+        ("vcpu", 7, (), (4,), "vCPU 7 is not there any more"),
+        ("iothread", 1, (), (4,), "I/O thread 1 is not there any more"),
+    ],
+)
+def test_what_is_not_as_it_was_seen_is_left_alone(
+    host: PinnedHost, kind: ThreadKind, number: int, seen: tuple[int, ...], wanted: tuple[int, ...], why: str
+) -> None:
+    """What somebody did in the meantime would be undone, or a thread bound to a CPU that has gone off."""
+    before = host.masks()
+    refused, done = host.carry_out(host.change(kind, number, seen, wanted), host.change("vcpu", 1, (), (2,)))
+    assert (refused.status, done.status) == ("skipped", "done")
+    assert why in refused.detail
+    assert host.masks() == before | {("vcpu", 1): (2,)}
+    assert host.pins() == (Pin("vcpu", 1, "scheduler", (2,)),)
+
+
+def test_an_io_thread_is_pinned_and_given_back(host: PinnedHost) -> None:
+    """Its disks' work would stay on the CPUs that its vCPUs have left."""
+    host.domain.addIOThread(3, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    host.domain.pinIOThread(3, host.map(0, 2), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    (outcome,) = host.carry_out(host.change("iothread", 3, (0, 2), (4,)))
+    assert outcome.status == "done" and host.masks()["iothread", 3] == (4,)
+    host.release()
+    assert host.masks()["iothread", 3] == (0, 2)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_vm_that_is_gone_or_paused_costs_the_others_nothing(host: PinnedHost, ended: bool) -> None:
+    """One VM that ends between look and act would keep all others where they wait."""
+    other = host.another("other")
+    (other.destroy if ended else other.suspend)()
+    change = SetAffinity(host.uuid_of_another, "other", "vcpu", 0, (), (4,))
+    refused, done = host.carry_out(change, host.change("vcpu", 0, (), (4,)))
+    assert (refused.status, done.status) == ("skipped", "done")
+    assert refused.detail == ("the VM is gone" if ended else "the VM is not running")
+
+
+def test_a_vm_with_a_job_is_left_alone(host: PinnedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt would let the call wait until the migration is over, and the whole scheduler with it."""
+    monkeypatch.setattr(affinity, "job_name", lambda _domain: "migration out")
+    (outcome,) = host.carry_out(host.change("vcpu", 0, (), (4,)))
+    assert (outcome.status, outcome.detail) == ("skipped", "another job has the VM: migration out")
+
+
+def test_a_lost_libvirt_ends_the_plan(host: PinnedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of hundreds of changes would wait for a libvirt that is not there."""
+    fails(monkeypatch, host, "pinVcpu", libvirt.VIR_ERR_RPC)
+    outcomes = host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)))
+    assert [outcome.status for outcome in outcomes] == ["skipped", "skipped"]
+    assert "connection to libvirt was lost" in outcomes[1].detail
+
+
+def test_a_refused_pin_is_told_and_not_forgotten(host: PinnedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that fails may have done half of its work, and nobody would undo that."""
+    with monkeypatch.context() as patch:
+        fails(patch, host, "pinVcpu", libvirt.VIR_ERR_OPERATION_FAILED)
+        outcomes = host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)))
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
+    assert [pin.cpus for pin in host.pins()] == [(4,), (4,)]
+    host.release()
+    assert host.pins() == () and host.masks()["vcpu", 0] == ()
+
+
+class Killed(BaseException):
+    """As kill -9, as far as the metadata go."""
+
+
+@pytest.mark.parametrize("call", ["setMetadata", "pinVcpu"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_what_a_kill_leaves_is_undone_exactly(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch, call: str, at: int
+) -> None:
+    """An agent that dies between its note and its pin would leave VMs bound for good."""
+    host.domain.pinVcpu(1, host.map(0, 2))
+    before = host.masks()
+    with monkeypatch.context() as patch:
+        dies(patch, host, call, at)
+        try:
+            host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (0, 2), (4,)))
+            seen = host.masks()
+            host.carry_out(*(host.change("vcpu", number, seen["vcpu", number], (2,)) for number in (0, 1)))
+        except Killed:
+            pass
+    host.release()
+    assert host.masks() == before and host.pins() == ()
+
+
+def test_what_somebody_else_changed_since_is_his(host: PinnedHost) -> None:
+    """An administrator's pin would vanish with the agent."""
+    host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)))
+    host.domain.pinVcpu(0, host.map(0, 2))
+    outcomes = host.release()
+    assert sorted(outcome.status for outcome in outcomes) == ["done", "skipped"]
+    assert host.masks()["vcpu", 0] == (0, 2) and host.masks()["vcpu", 1] == ()
+    assert host.pins() == ()
+
+
+def test_a_pin_by_hand_is_not_the_scheduler_s(host: PinnedHost) -> None:
+    """What an administrator pinned with vmpack itself would be moved or undone by it."""
+    host.pin_by_hand(0, 2)
+    moved, given = host.carry_out(
+        host.change("vcpu", 0, (2,), (4,)), host.change("vcpu", 0, (2,), (), gives_back=True)
+    )
+    assert (moved.status, given.status) == ("skipped", "skipped")
+    assert host.release() == ()
+    assert host.masks()["vcpu", 0] == (2,)
+
+
+def test_a_hand_takes_a_pin_over_and_what_was_before_it(host: PinnedHost) -> None:
+    """A VM would leave its host with the scheduler's CPUs as if they had always been its own."""
+    host.domain.pinVcpu(0, host.map(0, 2))
+    host.carry_out(host.change("vcpu", 0, (0, 2), (4,)))
+    host.pin_by_hand(0, 2)
+    assert host.pins() == (Pin("vcpu", 0, "hand", (2,), (0, 2)),)
+    drop_pins(host.hypervisor, host.uuid)
+    assert host.masks()["vcpu", 0] == (0, 2)
+
+
+def test_pins_are_off_for_a_migration_and_back_where_the_vm_stays(host: PinnedHost) -> None:
+    """A destination would get CPUs that were chosen for another host, or refuse the VM for want of them."""
+    host.domain.pinVcpu(1, host.map(0, 2))
+    host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (0, 2), (4,)))
+    pins = drop_pins(host.hypervisor, host.uuid)
+    assert (host.masks()["vcpu", 0], host.masks()["vcpu", 1], host.pins()) == ((), (0, 2), ())
+    put_pins_back(host.hypervisor, host.uuid, pins)
+    assert host.pins() == pins
+    host.release()
+    assert (host.masks()["vcpu", 0], host.masks()["vcpu", 1]) == ((), (0, 2))
+
+
+def test_cpus_that_have_gone_off_are_not_put_back(host: PinnedHost) -> None:
+    """A VM could never leave its host again."""
+    host.carry_out(host.change("vcpu", 0, (), (4,)))
+    host.note(Pin("vcpu", 0, "scheduler", (4,), (1, 7)))
+    drop_pins(host.hypervisor, host.uuid)
+    assert host.masks()["vcpu", 0] == ()
+
+
+def test_no_vm_no_outcome(host: PinnedHost) -> None:
+    """A release of an idle host would fail."""
+    host.domain.destroy()
+    assert release_pins(host.hypervisor, lambda: EVERYWHERE) == ()
+
+
+def test_whoever_asks_is_told_of_changes(host: PinnedHost) -> None:
+    """The next look would take a pin of ours for somebody else's, by an old note."""
+    changed: list[str] = []
+    executor = AffinityExecutor(host.hypervisor, everywhere=lambda: EVERYWHERE, changed=changed.append)
+    executor.carry_out([host.change("vcpu", 0, (), (4,))])
+    assert changed == [host.uuid]
+
+
+def fails(patch: pytest.MonkeyPatch, host: PinnedHost, call: str, code: int) -> None:
+    def refuse(*_arguments: Any) -> None:
+        raise error(code)
+
+    patch.setattr(libvirt.virDomain, call, refuse)
+
+
+def dies(patch: pytest.MonkeyPatch, host: PinnedHost, call: str, at: int) -> None:
+    """The `at`-th such call kills before it is done."""
+    real: Callable[..., Any] = getattr(libvirt.virDomain, call)
+    calls: list[str] = []
+
+    def maybe(*arguments: Any) -> Any:
+        calls.append(call)
+        if len(calls) == at:
+            raise Killed
+        return real(*arguments)
+
+    patch.setattr(libvirt.virDomain, call, maybe)

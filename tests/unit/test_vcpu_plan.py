@@ -1,0 +1,212 @@
+"""vCPU decisions worked by hand: what is moved, what is left alone, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.vcpu_hosts import (
+    BALANCE,
+    NOTHING,
+    Vcpu,
+    after,
+    first_plan,
+    forgetting_moves,
+    pcpus,
+    pinned,
+    snapshot,
+    vm,
+)
+
+from vmpack.decide.explain import words
+from vmpack.decide.vcpu.demand import demand_ratio
+from vmpack.decide.vcpu.order import Change, in_order
+from vmpack.decide.vcpu.plan import plan
+from vmpack.model.settings import VcpuSettings
+
+VECTORS = sorted((Path(__file__).parents[1] / "vectors" / "vcpu").glob("*.json"))
+GROUP = VcpuSettings(mode="group")
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
+def test_the_fewest_changes_that_can_be(path: Path):
+    """Each needless pin throws a VM out of its caches; each one that lacks leaves it waiting."""
+    vector = json.loads(path.read_text())
+    vms = [
+        vm(
+            f"v{number}",
+            Vcpu(
+                one["demand"],
+                (one["pcpu"],) if vector["pinned"] else (),
+                seat=one["pcpu"],
+                wait=vector["wait_ratio"],
+            ),
+        )
+        for number, one in enumerate(vector["vcpus"])
+    ]
+    decided = first_plan(pcpus(vector["pcpus"]), vms, looks=vector["looks"])
+
+    assert len(decided.actions) == vector["expected_changes"]
+    assert abs(decided.std_points_after - vector["expected_std_points"]) <= 5
+
+
+def test_there_are_vectors():
+    """A missing folder would pass as no test at all."""
+    assert len(VECTORS) >= 8
+
+
+@pytest.mark.parametrize(
+    ("run", "wait", "wanted"),
+    [(0.125, 0.875, 1.0), (0.125, 0.75, 0.5), (0.5, 0.0, 0.5), (0.0, 0.0, 0.0), (0.0, 1.0, 1.0)],
+)
+def test_demand_is_not_use(run: float, wait: float, wanted: float):
+    """Eight busy vCPUs on one pCPU would look like eight idle ones, and stay there."""
+    assert demand_ratio(run, wait) == pytest.approx(wanted)
+
+
+def test_eight_on_one_are_spread_by_what_they_want():
+    """Judged by use alone, a busy host would need many looks until it is even."""
+    vms = [vm(f"v{n}", Vcpu(1.0, (0,), wait=0.875)) for n in range(8)]
+
+    decided = first_plan(pcpus(4), vms)
+
+    assert len(decided.actions) == 6
+    assert decided.std_points_after == pytest.approx(0)
+
+
+@pytest.mark.parametrize("left_alone", ["owner_mask", "dedicated_cpus", "real_time", "job", "held"])
+def test_a_vm_that_is_to_be_left_alone_keeps_its_pcpu(left_alone):
+    """Its owner paid for that CPU; the others make room."""
+    vms = [vm("theirs", Vcpu(1.0, (0,)), left_alone=left_alone), *pinned(1.0, cpu=0)]
+
+    decided = first_plan(pcpus(2), vms)
+
+    assert [(action.name, action.to_cpus) for action in decided.actions] == [("p0-0", (1,))]
+    assert "left alone" in words(decided.vms[0].reasons[0])[0]
+
+
+def test_vcpus_that_float_and_do_not_wait_are_the_kernels():
+    """Pinned, they could not use a pCPU that happens to be free."""
+    vms = [vm(f"v{n}", Vcpu(0.4, seat=0)) for n in range(4)]
+
+    decided = first_plan(pcpus(4), vms, looks=5)
+
+    assert decided.actions == ()
+    assert decided.std_points_before == pytest.approx(0)
+
+
+def test_a_vcpu_whose_pcpu_went_offline_gets_another():
+    """It would run on whatever the kernel gave it, unnoticed."""
+    vms = [vm("lost", Vcpu(0.5, (7,), mask_of="vmpack")), *pinned(0.5, cpu=0)]
+
+    decided = first_plan(pcpus(2), vms)
+
+    assert [(action.name, action.to_cpus) for action in decided.actions] == [("lost", (1,))]
+
+
+def test_what_was_moved_stays_for_a_while():
+    """Two loads that take turns would drag each other from pCPU to pCPU."""
+    cpus, vms = pcpus(2), [*pinned(1.0, 1.0, cpu=0)]
+    decided = first_plan(cpus, vms)
+    (moved,) = decided.actions
+    back = after(vms, decided.actions)
+    # Now the other pCPU is full of somebody else's work.
+    crowded = [*back, vm("owner", Vcpu(1.0, (moved.to_cpus[0],)), left_alone="owner_mask")]
+    seen = plan(snapshot(cpus, crowded, 2), decided.remembered, BALANCE)
+    seen = plan(snapshot(cpus, crowded, 3), seen.remembered, BALANCE)
+
+    assert moved.name not in [action.name for action in seen.actions]
+
+
+def test_loads_that_wander_by_chance_move_nothing():
+    """Pins would follow the noise."""
+    cpus = pcpus(2)
+    calm = [*pinned(0.5, 0.05, 0.05, cpu=0), *pinned(0.5, cpu=1)]
+    higher = [*pinned(0.5, 0.06, 0.06, cpu=0), *pinned(0.5, cpu=1)]
+    remembered = first_plan(cpus, calm).remembered
+    for look in range(2, 9):
+        seen = snapshot(cpus, higher, look)
+        decided = plan(seen, remembered, BALANCE)
+        remembered = decided.remembered
+        assert decided.actions == ()
+    assert decided.std_points_before > 5
+
+
+def test_a_vm_is_kept_on_one_node_and_the_nodes_are_even():
+    """A VM over two nodes waits for memory on every other access."""
+    cpus = pcpus(8, nodes=2)
+    vms = [vm(f"v{n}", Vcpu(0.5, seat=0), Vcpu(0.5, seat=1)) for n in range(4)]
+
+    decided = first_plan(cpus, vms, GROUP)
+
+    masks = {action.uuid: set() for action in decided.actions}
+    for action in decided.actions:
+        masks[action.uuid].add(action.to_cpus)
+    assert sorted(cpus for of_vm in masks.values() for cpus in of_vm) == 2 * [(0, 1, 2, 3)] + 2 * [
+        (4, 5, 6, 7)
+    ]
+    again = plan(snapshot(cpus, after(vms, decided.actions), 2), forgetting_moves(decided.remembered), GROUP)
+    assert again.actions == ()
+
+
+def test_one_cache_needs_no_group():
+    """Pins that gain nothing would only be in the way of hotplug and of the kernel."""
+    assert first_plan(pcpus(4), pinned(1.0, 1.0, cpu=0), GROUP, looks=3).actions == ()
+
+
+def test_off_takes_off_what_is_ours_and_nothing_else():
+    """An administrator who switches it off would be left with pins that nobody tends."""
+    vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack")), vm("theirs", Vcpu(1.0, (0,)))]
+
+    decided = plan(snapshot(pcpus(2), vms), NOTHING, VcpuSettings(mode="off"))
+
+    assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
+
+
+def test_group_gives_back_what_balance_pinned():
+    """After a change of the mode single vCPUs would stay locked to one pCPU each."""
+    vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack"))]
+    cpus = pcpus(2)
+    first = plan(snapshot(cpus, vms), NOTHING, GROUP)
+
+    decided = plan(snapshot(cpus, vms, 2), first.remembered, GROUP)
+
+    assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
+
+
+def test_no_pcpu_is_overloaded_on_the_way():
+    """While pins are changed one by one a VM would be starved that had its share before and has it after."""
+    changes = [Change(0, 0, 1, 0.5), Change(1, 1, 2, 0.9), Change(2, 0, 2, 0.1)]
+    levels = [1.0, 0.9, 0.0]
+
+    ordered = in_order(changes, levels, [1.0] * 3)
+
+    assert ordered.index(changes[1]) < ordered.index(changes[0])
+    now = list(levels)
+    for change in ordered:
+        now[change.from_bin] -= change.size
+        now[change.to_bin] += change.size
+        assert now[change.to_bin] <= 1.0 + 1e-9
+
+
+def test_the_reason_tells_the_numbers():
+    """`vmpack explain` could not say why a vCPU was moved."""
+    decided = first_plan(pcpus(2), pinned(1.0, 0.5, cpu=0))
+    (action,) = decided.actions
+    (mine,) = [one for one in decided.vms if one.uuid == action.uuid]
+
+    text, _ = words(mine.reasons[0])
+
+    assert "leaves pCPU 0" in text
+    assert "150 %" in text
+
+
+def test_a_guest_that_is_gone_is_forgotten():
+    """What is remembered would grow for ever."""
+    first = first_plan(pcpus(2), pinned(1.0, 1.0, cpu=0))
+
+    second = plan(replace(snapshot(pcpus(2), []), time_s=99.0), first.remembered, BALANCE)
+
+    assert second.remembered.vms == {}
