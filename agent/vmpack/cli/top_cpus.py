@@ -102,11 +102,8 @@ def _title(status: VcpuStatus, now_s: float) -> Text:
     if status.interval is None:
         return title
     target = vcpu_text.target_points(status.interval)
-    points = _std_points(status.interval)
-    uneven = target is not None and points > target
-    title.append("  uneven by ")
-    title.append(f"{points:.1f} points", style="bold yellow" if uneven else "green")
-    title.append("" if target is None else f" (wanted {target:.1f})")
+    uneven = target is not None and vcpu_text.std_points(status.interval) > target
+    title.append(f"  {vcpu_text.uneven_words(status.interval)}", style="bold yellow" if uneven else "green")
     age = vcpu_text.age_s(status, now_s)
     assert age is not None
     stale = vcpu_text.is_stale(status, now_s)
@@ -114,27 +111,12 @@ def _title(status: VcpuStatus, now_s: float) -> Text:
 
 
 def _sums(status: VcpuStatus, interval: VcpuInterval, now_s: float) -> str:
-    vms = interval.snapshot.vms
-    counts = (sum(len(vm.vcpus) for vm in vms), len(vms), len(interval.snapshot.pcpus))
-    names = ("vCPU", "VM", "pCPU")
-    vcpus, of_vms, pcpus = (
-        f"{count} {name}{'' if count == 1 else 's'}" for count, name in zip(counts, names, strict=True)
-    )
     pins = f"{vcpu_text.changed_words(status, now_s)}, {vcpu_text.pins_now(interval)} held"
-    return f"{pins}; {vcpus} of {of_vms} on {pcpus}"
-
-
-def _all_done(interval: VcpuInterval) -> bool:
-    return bool(interval.outcomes) and all(one.status == "done" for one in interval.outcomes)
-
-
-def _std_points(interval: VcpuInterval) -> float:
-    plan = interval.plan
-    return plan.std_points_after if _all_done(interval) else plan.std_points_before
+    return f"{pins}; {vcpu_text.counts(interval)}"
 
 
 def _page(interval: VcpuInterval) -> Page:
-    done = _all_done(interval)
+    done = vcpu_text.all_done(interval)
     loads = {one.number: one.after_ratio if done else one.before_ratio for one in interval.plan.pcpus}
     fullest = max(loads.values(), default=0.0)
     return Page(

@@ -15,7 +15,6 @@ from vmpack.host.vcpu_loop import (
     change_text,
     outcome_line,
     reasons_of,
-    summary_line,
 )
 from vmpack.model.plan import Reason
 from vmpack.model.vcpu import MaskOwner, PinChange, VcpuInterval, VcpuStatus
@@ -58,6 +57,17 @@ def place_words(cpus: Sequence[int], mask_of: MaskOwner, seat: int | None = None
     return f"on pCPU{'' if len(cpus) == 1 else 's'} {cpu_ranges(cpus)}{was}{_WHOSE[mask_of]}"
 
 
+def all_done(interval: VcpuInterval) -> bool:
+    """Has the newest turn changed all that it wanted to? Then loads are as it planned them."""
+    return bool(interval.outcomes) and all(one.status == "done" for one in interval.outcomes)
+
+
+def std_points(interval: VcpuInterval) -> float:
+    """How uneven the loads are now."""
+    plan = interval.plan
+    return plan.std_points_after if all_done(interval) else plan.std_points_before
+
+
 def pins_now(interval: VcpuInterval) -> int:
     """How many vCPUs vmpack has pinned."""
     return sum(vcpu.mask_of == "vmpack" for vm in interval.vms_now() for vcpu in vm.vcpus)
@@ -83,18 +93,29 @@ def target_points(interval: VcpuInterval) -> float | None:
     return next((float(points) for points in targets if points is not None), None)
 
 
+def counts(interval: VcpuInterval) -> str:
+    """`8 vCPUs of 4 VMs on 2 pCPUs`."""
+    vms = interval.snapshot.vms
+    vcpus = sum(len(vm.vcpus) for vm in vms)
+    numbers = ((vcpus, "vCPU"), (len(vms), "VM"), (len(interval.snapshot.pcpus), "pCPU"))
+    return "{} of {} on {}".format(*(f"{count} {name}{'' if count == 1 else 's'}" for count, name in numbers))
+
+
+def uneven_words(interval: VcpuInterval) -> str:
+    """`uneven by 7.3 points (wanted 5.0)`, after the changes of the newest turn."""
+    target = target_points(interval)
+    wanted = "" if target is None else f" (wanted {target:.1f})"
+    return f"uneven by {std_points(interval):.1f} points{wanted}"
+
+
 def status_line(status: VcpuStatus, now_s: float) -> str:
     """All of it in one line, for `status`."""
-    if status.interval is None:
-        trouble = f": {shown(status.last_error)}" if status.last_error else ""
-        return f"vCPUs: {status.mode}, not looked at yet{trouble}"
-    line = (
-        f"vCPUs: {status.mode}, {summary_line(status.interval)}; {_pins(pins_now(status.interval))} of vmpack"
-    )
-    line += f", {changed_words(status, now_s)}"
-    if status.last_error:
-        line += f"; the newest turn failed: {shown(status.last_error)}"
-    return line
+    interval = status.interval
+    failed = f"; the newest turn failed: {shown(status.last_error)}" if status.last_error else ""
+    if interval is None:
+        return f"vCPUs: {status.mode}, not looked at yet{failed}"
+    pins = f"{changed_words(status, now_s)}, {pins_now(interval)} held"
+    return f"vCPUs: {status.mode}, {uneven_words(interval)}, {pins}; {counts(interval)}{failed}"
 
 
 def change_line(change: PinChange) -> str:
@@ -110,16 +131,23 @@ def planned_changes(interval: VcpuInterval) -> list[tuple[str, Reason | None]]:
     return [(f"{shown(change_text(one))}, not done", why(one)) for one in interval.plan.actions]
 
 
+def turn_lines(interval: VcpuInterval) -> list[str]:
+    """A turn's changes, done or not, each with its reason."""
+    why = reasons_of(interval.plan)
+    told = [(shown(outcome_line(one)), why(one.action)) for one in interval.outcomes]
+    return [
+        line + (f": {why_words(reason)}" if reason else "")
+        for line, reason in told or planned_changes(interval)
+    ]
+
+
 def plain_lines(status: VcpuStatus | None) -> list[str]:
     """The newest turn as lines: the pCPUs, then each change."""
     if status is None or status.interval is None:
         return ["the vCPUs have not been looked at yet"]
     interval = status.interval
-    told = [(change_line(one), one.why) for one in status.changed if one.wall_s == interval.snapshot.wall_s]
-    told += planned_changes(interval)
-    lines = [f"{state(status)}: {status.mode}, {summary_line(interval)}"]
-    lines += [line + (f": {why_words(why)}" if why else "") for line, why in told]
-    return [f"{clock_text(interval.snapshot.wall_s)} {line}" for line in lines]
+    host = f"{state(status)}: {status.mode}, {counts(interval)}, {uneven_words(interval)}"
+    return [f"{clock_text(interval.snapshot.wall_s)} {line}" for line in (host, *turn_lines(interval))]
 
 
 def clock_text(wall_s: float) -> str:
