@@ -24,6 +24,7 @@ from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.learned import Learned
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
+from vmpack.model.vcpu import AffinityOutcome
 
 DECISION = Decision(plan, remember, alarm)
 
@@ -234,8 +235,23 @@ def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService
         release=make_release(host),
         state=FreezingState(state_dir, host),
         lessons=Lessons(host),
+        vcpus=NoPins(),
         metrics=lambda: b"vmpack_up 1\n",
     )
+
+
+class NoPins:
+    """Nothing looks at vCPUs."""
+
+    status = None
+
+    def release(self, uuids: frozenset[str] | None) -> tuple[AffinityOutcome, ...]:
+        """There is nothing to take off."""
+        return ()
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
+        """Done."""
+        return vm
 
 
 def make_release(host: HostInMemory) -> Release:

@@ -25,11 +25,15 @@ layout() { # where things go
     fi
 }
 
+programs="vmpack memory_coordinator vcpu_scheduler"
+
+links_are_there() { for name in $programs; do [ -e "$bin/$name" ] || return 1; done; }
+
 has_systemd() { [ -z "$prefix" ] && [ -d /run/systemd/system ]; }
 
 install_program() { # MANIFEST-WRITER: packages, release, links, default configuration
     need_packages agent
-    for name in vmpack memory_coordinator; do
+    for name in $programs; do
         if [ -e "$bin/$name" ] && [ "$(readlink "$bin/$name")" != "$home/current/bin/$name" ]; then
             die 1 "$bin/$name is there already and is not ours" "move it away, or use --prefix"
         fi
@@ -41,7 +45,7 @@ install_program() { # MANIFEST-WRITER: packages, release, links, default configu
     previous=$(readlink "$home/current" 2>/dev/null || :)
     step "writing down what will be installed in $manifest" "$1"
     [ -e "$release/.complete" ] || step "installing the program in $release" install_release
-    [ "$previous" = "$release" ] && [ -e "$bin/vmpack" ] && [ -e "$bin/memory_coordinator" ] || step "linking $bin/vmpack and $bin/memory_coordinator to it" point_links
+    [ "$previous" = "$release" ] && links_are_there || step "linking $programs in $bin to it" point_links
     [ -e "$etc/vmpack.toml" ] || step "writing the default configuration to $etc/vmpack.toml" write_default_config
 }
 
@@ -77,7 +81,7 @@ put_units() { # UNIT...
 }
 
 program_lines() {
-    printf 'link\t%s\n' "$bin/vmpack" "$bin/memory_coordinator" &&
+    for name in $programs; do printf 'link\t%s\n' "$bin/$name" || return 1; done &&
         printf 'tree\t%s\n' "$home/releases" "$home/current" &&
         { [ -z "$extras" ] || printf 'extras\t%s\n' "$extras"; }
 }
@@ -96,7 +100,7 @@ install_release() {
 
 point_links() { # the release before this one stays, for a program that still runs from it
     ln -sfn "$release" "$home/current.new" && mv -fT "$home/current.new" "$home/current" || return 1
-    for name in vmpack memory_coordinator; do
+    for name in $programs; do
         ln -sfn "$home/current/bin/$name" "$bin/$name" || return 1
     done
     for old in "$home"/releases/*; do

@@ -84,8 +84,8 @@ class AffinityExecutor:
             self._changed(uuid)
         return tuple(outcomes)
 
-    def release(self) -> tuple[AffinityOutcome, ...]:
-        """Undo every pin of the scheduler on this host, and say what came of each.
+    def release(self, uuids: frozenset[str] | None = None) -> tuple[AffinityOutcome, ...]:
+        """Undo every pin of the scheduler on these VMs, on all with None, and say what came of each.
 
         The VMs' own notes say what to undo, so this needs no state and no agent. The note of a pin that
         somebody else has changed since is taken away, the pin stays. Raises what Hypervisor.call raises when
@@ -96,17 +96,11 @@ class AffinityExecutor:
             [
                 SetAffinity(uuid, name, *pin.key, pin.cpus, (), gives_back=True)
                 for uuid, name, pins in noted
+                if uuids is None or uuid in uuids
                 for pin in pins
                 if pin.by == "scheduler"
             ]
         )
-
-
-def release_pins(
-    hypervisor: Hypervisor, everywhere: Callable[[], frozenset[int]]
-) -> tuple[AffinityOutcome, ...]:
-    """Undo every pin of the scheduler on this host; see AffinityExecutor.release."""
-    return AffinityExecutor(hypervisor, everywhere=everywhere).release()
 
 
 class _Vm:

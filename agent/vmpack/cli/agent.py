@@ -67,6 +67,7 @@ def start(
     once: bool = False,
     quiet_line_every: int | None = None,
     reloads: bool = True,
+    pins_vcpus: bool = True,
 ) -> int:
     """Run the agent with these options over the configuration files; `reloads` at SIGHUP, else it stops."""
     from vmpack.errors import UsageError
@@ -78,6 +79,7 @@ def start(
         raise UsageError(f"the interval {error}") from error
     changes: dict[str, Any] = {
         "memory.interval_s": interval_s,
+        "vcpu.mode": None if pins_vcpus else "off",
         "agent.observe_only": True if args.observe else None,
         "agent.run_dir": _absolute(args.run_dir),
         "agent.state_dir": _absolute(args.state_dir),

@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     log_to(sys.stdout, logging.DEBUG if args.verbose else logging.INFO)
     return guarded(
-        lambda: start(args, args.interval, quiet_line_every=QUIET_LINE_EVERY, reloads=False), PROGRAM
+        lambda: start(
+            args, args.interval, quiet_line_every=QUIET_LINE_EVERY, reloads=False, pins_vcpus=False
+        ),
+        PROGRAM,
     )
 
 

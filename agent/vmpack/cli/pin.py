@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Pin it. Raises UsageError for a VM, vCPU or CPU that there is not, or one that must not be pinned."""
     from vmpack.act.pinning import pin_vcpu
-    from vmpack.drivers.placement import refuse_placed
+    from vmpack.clouds.opennebula_placement import refuse_placed
     from vmpack.hypervisor import Hypervisor
 
     hypervisor = Hypervisor(agent_access.configuration(args).connect_uri)

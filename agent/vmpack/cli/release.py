@@ -25,8 +25,9 @@ DOES_NOT_FIT = "release_does_not_fit"
 
 DESCRIPTION = """\
 Give memory back now: one VM all that it was promised, and hold it; or --all VMs, put their
-statistics periods back, and freeze the host so that nothing is packed again. What the host cannot
-really hold stays packed, fairly, and is named with what would clear it. Works with the agent dead."""
+statistics periods back, and freeze the host so that nothing is packed again. Pins of vCPUs that vmpack
+set come off, too. What the host cannot really hold stays packed, fairly, and is named with what would
+clear it. Works with the agent dead."""
 
 EPILOG = """\
 examples:
@@ -35,7 +36,8 @@ examples:
   vmpack release --all            everything back; `vmpack freeze --off` packs again
 
 --json: given_bytes, outcomes [{action, status, detail, reached_bytes}], still_packed [{uuid, name,
-packed_bytes, why, cure}]. With --dry-run: actions, does_not_fit [{uuid, name, why, cure}].
+packed_bytes, why, cure}], pins [{action, status, detail}]. With --dry-run: actions,
+does_not_fit [{uuid, name, why, cure}].
 
 exit code: 0 all given back, 1 something failed, 2 no such VM, 3 a part does not fit and stays
 packed, 69 no libvirt, 75 an agent runs but does not answer here, 77 no permission."""
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
         given = release_offline(_configuration(args), args.vm)
     print(json.dumps(encode(given), indent=2) if args.json else "\n".join(given_lines(given, args.all)))
-    if any(outcome.status == "failed" for outcome in given.outcomes):
+    if "failed" in [*(one.status for one in given.outcomes), *(one.status for one in given.pins)]:
         return 1
     return EXIT_STILL_PACKED if given.still_packed else 0
 
@@ -82,6 +84,14 @@ def given_lines(given: GivenBack, frozen: bool) -> list[str]:
     """What a release did, for people."""
     told = [outcome_line(outcome) for outcome in given.outcomes]
     told.append(f"given back: {format_bytes(given.given_bytes)}")
+    taken = sum(outcome.status == "done" for outcome in given.pins)
+    if taken:
+        told.append(f"pins of vCPUs taken off: {taken}")
+    for pin in given.pins:
+        if pin.status == "failed":
+            told.append(
+                f"{shown(pin.action.name)}: a pin of its {pin.action.thread} stays: {shown(pin.detail)}"
+            )
     for left in given.still_packed:
         told.append(
             f"{shown(left.name)} stays packed by {format_bytes(left.packed_bytes)}: {shown(left.why)}"

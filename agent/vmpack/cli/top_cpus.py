@@ -15,8 +15,9 @@ from rich.text import Text
 from vmpack.cli import vcpu_text
 from vmpack.cli.safe_text import shown
 from vmpack.cli.top_frame import STATE_STYLES, View, fitted
+from vmpack.model.pins import format_cpus
 from vmpack.model.vcpu import MaskOwner, Pcpu, VcpuInterval, VcpuStatus, VmVcpus
-from vmpack.units import cpu_ranges, format_seconds
+from vmpack.units import format_seconds
 
 NUMBER_CELLS = 5
 PERCENT_CELLS = 6
@@ -136,7 +137,7 @@ def _groups(pcpus: Sequence[Pcpu]) -> list[Group]:
     for (node, cache), of_group in members.items():
         names = [f"node {node}"] if len(nodes) > 1 else []
         names += [f"cache {cache}"] if len(members) > len(nodes) else []
-        numbers = cpu_ranges([pcpu.number for pcpu in of_group])
+        numbers = format_cpus([pcpu.number for pcpu in of_group])
         groups.append(Group(f"{', '.join(names)}: pCPUs {numbers}", tuple(of_group)))
     return groups
 
@@ -171,7 +172,7 @@ def _label(vm: VmVcpus, numbers: Sequence[int], mask_of: MaskOwner) -> Text:
     if len(name) > NAME_LONGEST:
         name = name[: NAME_LONGEST - 2] + ".."
     mark, style = _MARKS[mask_of]
-    return Text(f"{name}:{cpu_ranges(sorted(numbers))}{mark}", style)
+    return Text(f"{name}:{format_cpus(sorted(numbers))}{mark}", style)
 
 
 def _heading(page: Page, view: View) -> Text:

@@ -16,9 +16,9 @@ from vmpack.host.vcpu_loop import (
     outcome_line,
     reasons_of,
 )
+from vmpack.model.pins import format_cpus
 from vmpack.model.plan import Reason
 from vmpack.model.vcpu import MaskOwner, PinChange, VcpuInterval, VcpuStatus
-from vmpack.units import cpu_ranges
 
 HOUR_S = 3600.0
 STALE_INTERVALS = 3
@@ -54,7 +54,7 @@ def place_words(cpus: Sequence[int], mask_of: MaskOwner, seat: int | None = None
     was = "" if seat is None or list(cpus) == [seat] else f" (was on {seat})"
     if not cpus:
         return f"on any pCPU{was}{_WHOSE[mask_of]}"
-    return f"on pCPU{'' if len(cpus) == 1 else 's'} {cpu_ranges(cpus)}{was}{_WHOSE[mask_of]}"
+    return f"on pCPU{'' if len(cpus) == 1 else 's'} {format_cpus(cpus)}{was}{_WHOSE[mask_of]}"
 
 
 def all_done(interval: VcpuInterval) -> bool:

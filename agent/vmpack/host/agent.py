@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 
 from vmpack import __version__
@@ -28,6 +28,7 @@ from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.probe_grant import probe_grant_bytes
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
+from vmpack.host.vcpus import VcpuKeeper, Vcpus
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.interval import AgentStatus
 from vmpack.observe.machine import read_machine
@@ -107,7 +108,10 @@ class Agent:
             loop = self._running = self._loop(parts, publisher)
             trigger = PressureTrigger(lambda: loop.wake("tasks on this host wait for memory"))
             at_end.callback(trigger.stop)
-            service = _service(loop, parts, publisher)
+            keeper = self._vcpu_keeper(parts, publisher)
+            if keeper is not None:
+                at_end.enter_context(keeper.locked())
+            service = _service(loop, parts, publisher, Vcpus(parts.hypervisor, keeper))
             server = Server(config.socket_path, service, rights)
             # Only now is the run directory ours: closing takes probe texts away.
             at_end.callback(publisher.close)
@@ -118,10 +122,16 @@ class Agent:
             )
             watcher.start()
             try:
-                self._turn(loop, once)
+                with keeper.beside() if keeper and not once else nullcontext():
+                    self._turn(loop, once)
             finally:
                 given_back = self._give_back(loop, parts)
         return self._exit_code(given_back and loop.status.last_error is None)
+
+    def _vcpu_keeper(self, parts: Parts, publisher: Publisher) -> VcpuKeeper | None:
+        if self._config.vcpu.mode == "off":
+            return None
+        return VcpuKeeper(self._config, parts.state.frozen, after_turn=publisher.publish_vcpus)
 
     def _identity(self, hypervisor: Hypervisor) -> str | None:
         """Which host this is; None when the agent was stopped before libvirt answered.
@@ -281,7 +291,7 @@ def _publisher(config: Config) -> Publisher:
     )
 
 
-def _service(loop: Loop, parts: Parts, publisher: Publisher) -> HostService:
+def _service(loop: Loop, parts: Parts, publisher: Publisher, vcpus: Vcpus) -> HostService:
     return HostService(
         loop=loop,
         clock=SystemClock(),
@@ -292,5 +302,6 @@ def _service(loop: Loop, parts: Parts, publisher: Publisher) -> HostService:
         release=parts.release,
         state=parts.state,
         lessons=parts.lessons,
+        vcpus=vcpus,
         metrics=publisher.metrics,
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vmpack.errors import AccessError, AgentBusyError, BadDataError, UnavailableError, VmpackError
-from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, PolicySet
+from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, Pinned, PolicySet
 from vmpack.model.action import Outcome
 from vmpack.model.codec import loads
 from vmpack.model.interval import AgentStatus
@@ -44,10 +44,6 @@ class AgentClient:
         """All that the newest interval knows of one VM, by name or uuid."""
         return self._post(Explanation, "explain", {"vm": vm}, READ_TIME_S)
 
-    def vcpus(self) -> VcpuStatus:
-        """The newest turn of the vCPU loop. Raises UnavailableError where the agent has none."""
-        return self._post(VcpuStatus, "vcpus", {}, READ_TIME_S)
-
     def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
         """Change fields of the VM's policy (see host/service.py); None puts one back to the default."""
         return self._post(PolicySet, "set_policy", {"vm": vm, "changes": dict(changes)})
@@ -63,6 +59,14 @@ class AgentClient:
     def release(self, vm: str | None) -> GivenBack:
         """Give one VM its memory back and hold it; with None give all VMs theirs and freeze the host."""
         return self._post(GivenBack, "release", {"vm": vm})
+
+    def vcpus(self) -> VcpuStatus:
+        """The newest look at the vCPUs. Raises UnavailableError where the agent does not look at them."""
+        return self._post(VcpuStatus, "vcpus", {}, READ_TIME_S)
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> Pinned:
+        """Let a vCPU run on these CPUs alone, on any with none."""
+        return self._post(Pinned, "pin", {"vm": vm, "vcpu": vcpu, "cpus": list(cpus)}, READ_TIME_S)
 
     def freeze(self, on: bool) -> FreezeState:
         """Stop all changes on this host, or allow them again."""

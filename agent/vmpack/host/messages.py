@@ -6,11 +6,13 @@ they cross the socket with the model's codec.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmpack.model.action import Outcome
+from vmpack.model.codec import ADDED
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.plan import GuestPlan, Reason
+from vmpack.model.vcpu import AffinityOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,18 @@ class GivenBack:
     given_bytes: int
     outcomes: tuple[Outcome, ...]
     still_packed: tuple[StillPacked, ...]
+    pins: tuple[AffinityOutcome, ...] = field(default=(), metadata=ADDED)
+    """What came of the pins of vCPUs that were taken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A vCPU that was pinned by hand."""
+
+    vm: str
+    vcpu: int
+    cpus: tuple[int, ...]
+    """Empty: any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from vmpack.host.lock import host_locks
 from vmpack.host.messages import GivenBack
 from vmpack.host.parts import Parts, real_parts
 from vmpack.host.service import FOR_EVER_S, find_vm
+from vmpack.host.vcpus import Vcpus
 from vmpack.model.action import Outcome
 from vmpack.model.plan import Plan
 
@@ -44,7 +45,7 @@ def release_offline(config: Config, vm: str | None) -> GivenBack:
         if vm is None:
             parts.lessons.forget_all()
         _try_to_keep(lambda: parts.state.save(remembered))
-        return given
+        return dataclasses.replace(given, pins=Vcpus(parts.hypervisor).release(uuids))
 
 
 def balloon_offline(config: Config, vm: str, size_bytes: int) -> Outcome:

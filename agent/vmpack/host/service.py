@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from vmpack.clock import Clock
@@ -19,13 +19,14 @@ from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackErro
 from vmpack.host.by_hand import plan_by_hand, refuse_frozen
 from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
-from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
+from vmpack.host.messages import Explanation, FreezeState, GivenBack, Pinned, PolicySet
 from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.model.action import Outcome
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.host import HostSnapshot
 from vmpack.model.interval import AgentStatus, Interval
+from vmpack.model.pins import format_cpus
 from vmpack.model.policy_namespace import (
     HEADROOM_LARGEST_RATIO,
     HOLD_UNTIL_LARGEST_S,
@@ -33,6 +34,7 @@ from vmpack.model.policy_namespace import (
     OWNER_FIELDS,
     SHARES_LARGEST,
 )
+from vmpack.model.vcpu import AffinityOutcome, VcpuStatus
 from vmpack.units import MIB, format_bytes
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,23 @@ class PolicyWriter(Protocol):
         ...
 
 
+class VcpuPins(Protocol):
+    """What looks at the vCPUs and pins them."""
+
+    @property
+    def status(self) -> VcpuStatus | None:
+        """None where nothing looks at them."""
+        ...
+
+    def release(self, uuids: frozenset[str] | None) -> tuple[AffinityOutcome, ...]:
+        """Take off vmpack's pins of these VMs, of all with None. Raises VmpackError."""
+        ...
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
+        """Pin by hand; the VM's name. Raises VmpackError."""
+        ...
+
+
 class HostService:
     """What one host's agent can be asked and told."""
 
@@ -67,6 +86,7 @@ class HostService:
         release: Release,
         state: State,
         lessons: Lessons,
+        vcpus: VcpuPins,
         metrics: Callable[[], bytes],
     ) -> None:
         self._loop = loop
@@ -78,6 +98,7 @@ class HostService:
         self._release = release
         self._state = state
         self._lessons = lessons
+        self._vcpus = vcpus
         self._metrics = metrics
 
     def status(self) -> AgentStatus:
@@ -170,11 +191,32 @@ class HostService:
             loop = self._loop
             given, remembered = self._release.carry_out(loop.remembered, loop.settings, uuids)
             loop.keep(remembered)
+            given = dataclasses.replace(given, pins=self._vcpus.release(uuids))
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
             if vm is None:
                 self._lessons.forget_all()
                 loop.attempt()
             return given
+
+    def vcpus(self) -> VcpuStatus:
+        """The newest look at the vCPUs. Raises UnavailableError where nothing looks at them."""
+        status = self._vcpus.status
+        if status is None:
+            raise UnavailableError(
+                "the agent does not look at vCPUs (vcpu.mode = off)", "set vcpu.mode to group or balance"
+            )
+        return status
+
+    def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> Pinned:
+        """Let a vCPU run on these CPUs alone, on any with none; the vCPU scheduler then leaves the VM alone.
+
+        Raises UsageError for a VM, vCPU or CPU that there is not, or a VM that its cloud placed.
+        """
+        with self._loop.lock:
+            self._changeable_snapshot()
+            name = self._vcpus.pin(vm, vcpu, tuple(cpus))
+            log.info("by hand: vCPU %d of %s on pCPU %s", vcpu, printable(name), format_cpus(cpus))
+            return Pinned(name, vcpu, tuple(cpus))
 
     def freeze(self, on: bool) -> FreezeState:
         """Stop all changes on this host, or allow them again. Takes effect before it answers."""

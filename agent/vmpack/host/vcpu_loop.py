@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -17,6 +18,7 @@ from vmpack.decide.explain import words
 from vmpack.errors import VmpackError
 from vmpack.host.loop import printable
 from vmpack.host.pace import next_turn_s
+from vmpack.model.pins import format_cpus
 from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
@@ -29,7 +31,6 @@ from vmpack.model.vcpu import (
     VcpuSnapshot,
     VcpuStatus,
 )
-from vmpack.units import cpu_ranges
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class VcpuSource(Protocol):
 class Pinner(Protocol):
     """What carries changes out."""
 
-    def carry_out(self, plan: VcpuPlan) -> tuple[AffinityOutcome, ...]:
+    def carry_out(self, actions: Sequence[SetAffinity]) -> tuple[AffinityOutcome, ...]:
         """One outcome per action, in order; never raises for what a VM or libvirt does."""
         ...
 
@@ -66,9 +67,13 @@ class VcpuLoop:
         plan: VcpuPlanFunction,
         settings: VcpuSettings,
         observe_only: bool,
+        after_turn: Callable[[VcpuStatus], None] = lambda _status: None,
         quiet_line_every: int | None = None,
     ) -> None:
         """`quiet_line_every`: a line for every so many turns in which nothing is changed."""
+        self.lock = threading.RLock()
+        """Held for a whole turn: who holds it pins alone."""
+        self._after_turn = after_turn
         self._clock = clock
         self._source = source
         self._pinner = pinner
@@ -85,12 +90,18 @@ class VcpuLoop:
         """What the loop says of itself; may be read from any thread."""
         return self._status
 
+    @property
+    def acted(self) -> bool:
+        """True once anything was carried out: then there is something to give back."""
+        return bool(self._changed)
+
     def turn(self) -> VcpuInterval:
         """Look, decide, pin and remember, once. Raises VmpackError when the host cannot be seen."""
-        snapshot = self._source.observe()
-        plan = self._plan(snapshot, self._remembered, self._settings)
-        allowed = not (self._status.observe_only or snapshot.frozen)
-        outcomes = self._pinner.carry_out(plan) if allowed and plan.actions else ()
+        with self.lock:
+            snapshot = self._source.observe()
+            plan = self._plan(snapshot, self._remembered, self._settings)
+            allowed = not (self._status.observe_only or snapshot.frozen)
+            outcomes = self._pinner.carry_out(plan.actions) if allowed and plan.actions else ()
         self._remembered = plan.remembered
         last = self._status.interval
         interval = VcpuInterval(last.number + 1 if last else 1, snapshot, plan, outcomes)
@@ -108,6 +119,7 @@ class VcpuLoop:
         due_s, failures = self._clock.time_s(), 0
         while True:
             failures = 0 if self.attempt() else failures + 1
+            self._after_turn(self._status)
             due_s = next_turn_s(self._clock.time_s(), due_s, self._settings.interval_s, failures)
             if self._clock.wait(due_s - self._clock.time_s()):
                 return
@@ -160,8 +172,8 @@ def change_text(action: SetAffinity) -> str:
     """One change for people: "web1: vCPU 0: pCPU 3 -> 1"."""
     thread = "vCPU" if action.thread == "vcpu" else "I/O thread"
     name = "emulator" if action.thread == "emulator" else f"{thread} {action.number}"
-    to_cpus = "as before vmpack" if action.gives_back else _cpus(action.to_cpus)
-    return f"{printable(action.name)}: {name}: pCPU {_cpus(action.from_cpus)} -> {to_cpus}"
+    to_cpus = "as before vmpack" if action.gives_back else format_cpus(action.to_cpus)
+    return f"{printable(action.name)}: {name}: pCPU {format_cpus(action.from_cpus)} -> {to_cpus}"
 
 
 def outcome_line(outcome: AffinityOutcome) -> str:
@@ -180,7 +192,3 @@ def summary_line(interval: VcpuInterval) -> str:
         f"{vcpus} vCPU{'' if vcpus == 1 else 's'} of {len(vms)} VM{'' if len(vms) == 1 else 's'} on "
         f"{len(plan.pcpus)} pCPUs, uneven by {plan.std_points_before:.1f} points{would}{frozen}"
     )
-
-
-def _cpus(cpus: tuple[int, ...]) -> str:
-    return cpu_ranges(cpus) if cpus else "any"

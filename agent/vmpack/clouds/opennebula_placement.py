@@ -1,4 +1,4 @@
-"""Whether OpenNebula itself placed a VM on CPUs of its own. Called by cli/pin.py.
+"""Whether OpenNebula itself placed a VM on CPUs of its own. Called by cli/pin.py and host/vcpus.py.
 
 OpenNebula never reads pins back, so ours are safe on all other VMs; on these they would break what was paid
 for.
@@ -18,9 +18,19 @@ _PLACED = ("PIN_POLICY", "NODE_AFFINITY", "HUGEPAGE_SIZE")
 
 def refuse_placed(domain: Element) -> None:
     """Raises UsageError for a VM that OpenNebula pinned, UnavailableError where that cannot be known."""
+    name = domain.findtext("name", default="")
+    if key := placed_by(domain):
+        raise UsageError(f"{name} is placed by OpenNebula: its TOPOLOGY has {key}", "it is left alone")
+
+
+def placed_by(domain: Element) -> str:
+    """What in the VM's TOPOLOGY says that OpenNebula pins it; "" for any other VM.
+
+    Raises UnavailableError where that cannot be known.
+    """
     folder = domain.findtext(_SYSTEM_DATASTORE)
     if folder is None:
-        return
+        return ""
     path, name = Path(folder) / "vm.xml", domain.findtext("name", default="")
     try:
         with path.open(encoding="utf-8") as stream:
@@ -30,6 +40,5 @@ def refuse_placed(domain: Element) -> None:
             f"whether OpenNebula pinned {name} cannot be known: {path}: {error}",
             "run this as oneadmin or root",
         ) from error
-    for key in _PLACED:
-        if vm.template.value("TOPOLOGY", key) not in ("", "NONE"):
-            raise UsageError(f"{name} is placed by OpenNebula: its TOPOLOGY has {key}", "it is left alone")
+    found = (key for key in _PLACED if vm.template.value("TOPOLOGY", key) not in ("", "NONE"))
+    return next(found, "")
