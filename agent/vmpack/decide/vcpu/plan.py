@@ -182,7 +182,11 @@ def _answer(
         "target_points": settings.target_points,
         "changes": len(actions),
     }
-    rule = "vcpus_off" if settings.mode == "off" else "vcpus_spread" if actions else "vcpus_stay"
+    rule = "vcpus_stay"
+    if settings.mode == "off":
+        rule = "vcpus_off"
+    elif actions:
+        rule = "vcpus_spread"
     return VcpuPlan(
         actions=actions,
         pcpus=tuple(PcpuLoad(cpu, before[cpu], after[cpu]) for cpu in before),
