@@ -20,7 +20,7 @@ examples:
   vmpack simulate vcpu --scenes published
   vmpack simulate memory --help         traces, policies, what the columns mean
 
-Needs the packages of the extra `replay`: pip install 'vmpack[replay]'."""
+Needs the packages of the extra `replay` (vcpu for pictures only): pip install 'vmpack[replay]'."""
 
 _PARTS = {"memory": simulate_memory, "grant": simulate_grant, "vcpu": simulate_vcpu}
 _NEEDED = ("numpy", "pyarrow", "matplotlib")

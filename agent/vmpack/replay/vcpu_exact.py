@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from vmpack.replay.vcpu_board import Board, Item
 
-MOST_NODES = 100_000
+MOST_NODES = 30_000
 NEARLY = 1e-9
 QUANTUM = 1_000
 """Demands that are whole thousandths are reckoned with as whole numbers."""
