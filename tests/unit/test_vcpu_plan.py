@@ -175,6 +175,15 @@ def test_off_takes_off_what_is_ours_and_nothing_else():
     assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
 
 
+def test_an_owner_who_opts_out_gets_his_pins_off():
+    """A VM that is to be left alone would stay locked to the pCPU that vmpack had chosen."""
+    vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack"), left_alone="opt_out")]
+
+    decided = first_plan(pcpus(2), vms)
+
+    assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
+
+
 def test_group_gives_back_what_balance_pinned():
     """After a change of the mode single vCPUs would stay locked to one pCPU each."""
     vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack"))]

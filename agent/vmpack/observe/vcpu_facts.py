@@ -14,11 +14,10 @@ from xml.etree.ElementTree import Element
 from vmpack.cpu_masks import DefinedMasks, ThreadKey, defined_masks, iothread_numbers
 from vmpack.errors import UnavailableError
 from vmpack.model.guest import GuestPolicy
-from vmpack.model.pins import PINS_ELEMENT, PINS_NAMESPACE, Pin, read_pins
+from vmpack.model.pins import PINS_PATH, Pin, read_pins
 from vmpack.observe.domain_facts import bound_nodes
 from vmpack.observe.policy import read_policy
 
-_NOTE = f"metadata/{{{PINS_NAMESPACE}}}{PINS_ELEMENT}"
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 _SCHEDULES = ("vcpusched", "iothreadsched", "emulatorsched")
 
@@ -52,7 +51,7 @@ def read_vcpu_facts(xml: str, lasting_xml: str | None, placed: Placed) -> VcpuFa
     domain = ElementTree.fromstring(xml)
     running = defined_masks(domain)
     return VcpuFacts(
-        pins={pin.key: pin for pin in read_pins(domain.find(_NOTE))},
+        pins={pin.key: pin for pin in read_pins(domain.find(PINS_PATH))},
         owned=_owned(domain, None if lasting_xml is None else ElementTree.fromstring(lasting_xml)),
         others={key: running.of(key) for key in _other_threads(domain)},
         is_placed=domain.find("vcpu[@placement='auto']") is not None or _is_placed(domain, placed),

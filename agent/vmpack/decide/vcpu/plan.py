@@ -68,6 +68,12 @@ def give_back(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
     return tuple(action for vm in snapshot.vms if _may_give_back(vm) for action in _give_back(vm))
 
 
+def _no_longer_ours(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
+    """What takes our pins off VMs whose owner has since asked for other things."""
+    changed = [vm for vm in snapshot.vms if vm.left_alone in ("opt_out", "owner_mask", "real_time")]
+    return tuple(action for vm in changed for action in _give_back(vm))
+
+
 def _may_give_back(vm: VmVcpus) -> bool:
     return vm.left_alone not in ("job", "not_running")
 
@@ -91,14 +97,15 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
     levels = levels_of(seated, snapshot.pcpus)
     std = std_ratio(list(levels.values()))
     uneven = uneven + 1 if std > target else 0
+    left = _no_longer_ours(snapshot)
     lost = any(seat.cpu is None for seat in seated.movable)
     if not (lost or _is_time(seated, std, uneven, target)):
-        return _answer(snapshot, uses, (), levels, levels, {}, uneven, settings)
+        return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     done = balance(snapshot, seated, target)
     if not lost and not _is_worth(seated, done, target):
-        return _answer(snapshot, uses, (), levels, levels, {}, uneven, settings)
+        return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     reasons: dict[str, list[Reason]] = {}
-    actions = []
+    actions = list(left)
     for seat, cpu in done.moves:
         vm = snapshot.vms[seat.vm]
         actions.append(SetAffinity(vm.uuid, vm.name, "vcpu", seat.vcpu.number, seat.vcpu.cpus, (cpu,)))
@@ -160,7 +167,7 @@ def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> 
 def _grouped(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSettings) -> VcpuPlan:
     done = group(snapshot, uses, settings.target_points / 100)
     reasons: dict[str, list[Reason]] = {}
-    actions: list[SetAffinity] = []
+    actions = list(_no_longer_ours(snapshot))
     for vm in snapshot.vms:
         cpus = done.cpus.get(vm.uuid)
         if cpus is not None:
