@@ -54,8 +54,8 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> StandInAgent:
             floating(1, 1, 0.0),
             threads=(ThreadMask("emulator", 0, (0, 1), "owner"), ThreadMask("iothread", 1, ())),
         ),
-        vm("db", pinned(0, 0, 0.5, 0.5), pinned(1, 0, 0.1)),
-        vm("cache", pinned(0, 1, 0.1, of="owner"), left_alone="owner_mask"),
+        vm("db", pinned(0, 0, 0.475, 0.5), pinned(1, 0, 0.1)),
+        vm("cache", pinned(0, 1, 0.05, of="owner"), left_alone="owner_mask"),
     )
     monkeypatch.setattr(agent_access, "client", lambda args: stand_in)
     monkeypatch.setattr(status_command.time, "time", lambda: WALL_S + 2)
@@ -86,7 +86,7 @@ def test_explain_tells_why_a_vcpu_was_moved(agent: StandInAgent, capsys: pytest.
     """`explain` is what makes an administrator trust the machine."""
     text = told(["explain", "web"], capsys)
 
-    assert "vCPU 0 leaves pCPU 0, whose vCPUs want 210 % of it" in text and "[vcpu_moved]" in text
+    assert "vCPU 0 leaves pCPU 0, whose vCPUs want 205 % of it" in text and "[vcpu_moved]" in text
     assert "web: vCPU 0: pCPU 0 -> 1, done" in text
     assert "would change it: more even loads" in text
 
