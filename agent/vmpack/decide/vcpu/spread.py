@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vmpack.decide.vcpu.board import Board, changes
+from vmpack.decide.vcpu.cores import apart
 from vmpack.decide.vcpu.even import Evener
 from vmpack.decide.vcpu.evenest import evenest
 from vmpack.decide.vcpu.fewest import fewer, without_needless
@@ -36,7 +37,7 @@ def spread(board: Board, seats: Sequence[int], target_ratio: float) -> list[int]
         if better == now:
             break
         now = better
-    return now
+    return apart(board, now, target_ratio)
 
 
 def _once(board: Board, now: list[int], begun: Sequence[int], target_ratio: float) -> list[int]:
