@@ -82,8 +82,8 @@ _WORDS: dict[str, tuple[str, str]] = {
         "no pins of its owner or its cloud, no real-time vCPUs, no running job, no hold",
     ),
     "vcpus_spread": (
-        "the loads of the pCPUs are uneven by {std_points}, wanted is {target_points} at most: {changes} "
-        "pins bring that to {std_after_points}",
+        "the loads of the pCPUs are uneven by {std_points}, wanted is {target_points} at most: it is "
+        "{std_after_points} with {changes} changed",
         "a larger vcpu.target_points",
     ),
     "vcpus_stay": (
