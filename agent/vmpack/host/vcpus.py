@@ -98,8 +98,8 @@ class VcpuKeeper:
             self.hypervisor.close()
 
     def give_back(self) -> bool:
-        """Take off every pin of vmpack's. False where that failed; it is then said."""
-        if not self.loop.acted or not self._gives_back:
+        """Take off every pin of vmpack's, a killed one's too. False where that failed; it is then said."""
+        if self.loop.status.observe_only or not self._gives_back:
             return True
         try:
             with self.loop.lock:
