@@ -11,6 +11,7 @@ import libvirt
 from tests.fake_libvirt import error
 from vmpack.errors import HypervisorLostError, UnavailableError
 from vmpack.hypervisor import translated
+from vmpack.model.pins import PINS_NAMESPACE
 from vmpack.model.policy_namespace import POLICY_NAMESPACE
 from vmpack.units import KIB, MIB
 
@@ -36,6 +37,8 @@ class Vm:
         self.persistent = False
         self.periods: list[int] = []
         self.policies: list[str] = []
+        self.mask: tuple[bool, ...] = (True, True)
+        self.pins: str | None = None
         self.aborts = 0
         self.downtimes_ms: list[int] = []
 
@@ -60,8 +63,17 @@ class Vm:
     def maxMemory(self) -> int:
         return NOMINAL // KIB
 
-    def metadata(self, _kind: int, _namespace: str) -> str:
+    def metadata(self, _kind: int, namespace: str, _flags: int = 0) -> str:
+        if namespace == PINS_NAMESPACE and self.pins is not None:
+            return self.pins
         raise error(libvirt.VIR_ERR_NO_DOMAIN_METADATA)
+
+    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[tuple[bool, ...]]]:
+        return [(0, 1, 0, 0)], [self.mask]
+
+    def pinVcpu(self, _number: int, cpus: tuple[bool, ...]) -> None:
+        self.host.change()
+        self.mask = cpus
 
     def memoryStats(self) -> dict[str, int]:
         return {"actual": BALLOON // KIB}
@@ -83,9 +95,12 @@ class Vm:
         self.host.change()
         self.periods.append(period_s)
 
-    def setMetadata(self, _kind: int, text: str, *_more: Any) -> None:
+    def setMetadata(self, _kind: int, text: str | None, _prefix: str, namespace: str, _flags: int) -> None:
         self.host.change()
-        self.policies.append(text)
+        if namespace == PINS_NAMESPACE:
+            self.pins = text
+        else:
+            self.policies.append(text or "")
 
     def abortJob(self) -> None:
         self.aborts += 1
@@ -136,6 +151,9 @@ class FakeHost:
     def listAllDomains(self, flags: int = 0) -> list[Vm]:
         wanted = flags & libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
         return [vm for vm in self.vms.values() if vm.isActive() or not wanted]
+
+    def getCPUMap(self) -> tuple[int, list[bool], int]:
+        return 2, [True, True], 2
 
     def getMemoryStats(self, _node: int) -> dict[str, int]:
         return {"free": self.free_bytes // KIB, "total": self.total_bytes // KIB}

@@ -41,6 +41,10 @@ ARRIVING = {"state.state": 3, "state.reason": 2, "balloon.current": 131072, "bal
 """What libvirt gives for a VM that is on its way in, at its destination."""
 
 
+class NoAnswerError(Exception):
+    """Instead of a call that never ends."""
+
+
 class FakeDomain:
     """One virDomain. `vanishes` makes it end right after the bulk statistics were taken."""
 
@@ -58,6 +62,12 @@ class FakeDomain:
         self.busy_looks = 0
         self.actual_kib: int | None = None
         self.xml_reads = 0
+        self.masks: dict[int, tuple[int, ...]] = {0: (0, 1, 2, 3)}
+        """By vCPU that is on, as the kernel has it; of four CPUs."""
+        self.seat = 1
+        self.busy_ms = 0
+        self.hangs = False
+        """Whoever asks for its job gets no answer."""
 
     def look(self) -> dict[str, Any]:
         """Its bulk statistics; the next `busy_looks` find it busy with another program's question."""
@@ -85,7 +95,18 @@ class FakeDomain:
         self.xml_reads += 1
         return self.xml
 
+    def vcpus(self) -> tuple[list[tuple[int, int, int, int]], list[tuple[bool, ...]]]:
+        if self.vanishes:
+            raise error(libvirt.VIR_ERR_NO_DOMAIN)
+        maps = [tuple(cpu in cpus for cpu in range(4)) for cpus in self.masks.values()]
+        return [(number, 1, 0, self.seat) for number in self.masks], maps
+
+    def controlInfo(self) -> list[int]:
+        return [libvirt.VIR_DOMAIN_CONTROL_OCCUPIED if self.busy_ms else 0, 0, self.busy_ms]
+
     def jobStats(self) -> dict[str, int]:
+        if self.hangs:
+            raise NoAnswerError
         if self.vanishes:
             raise error(libvirt.VIR_ERR_NO_DOMAIN)
         if self.arrives:
@@ -115,8 +136,11 @@ class FakeHypervisor:
         if self.silent_calls or self.silent_for in what:
             self.silent_calls -= bool(self.silent_calls)
             raise GuestBusyError(f"could not {what}: no answer within {deadline_s:g} s")
-        with translated(what):
-            return function(self)
+        try:
+            with translated(what):
+                return function(self)
+        except NoAnswerError:
+            raise GuestBusyError(f"could not {what}: no answer within {deadline_s:g} s") from None
 
     def getAllDomainStats(self, _groups: int, _flags: int) -> list[tuple[FakeDomain, dict[str, Any]]]:
         return [(domain, domain.look()) for domain in self.domains]

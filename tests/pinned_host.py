@@ -13,7 +13,7 @@ from vmpack.act.pinning import pin_vcpu
 from vmpack.cpu_masks import ThreadKey
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.pins import PINS_NAMESPACE, PINS_PREFIX, Pin, pins_xml, read_pins
-from vmpack.model.vcpu import AffinityOutcome, SetAffinity, ThreadKind
+from vmpack.model.vcpu import AffinityOutcome, RememberedVcpus, SetAffinity, ThreadKind, VcpuPlan
 
 EVERYWHERE = frozenset({0, 2, 4})
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
@@ -53,7 +53,7 @@ class PinnedHost:
         return SetAffinity(self.uuid, "test", thread, number, seen, cpus, gives_back)
 
     def carry_out(self, *actions: SetAffinity) -> tuple[AffinityOutcome, ...]:
-        return AffinityExecutor(self.hypervisor, everywhere=lambda: EVERYWHERE).carry_out(actions)
+        return AffinityExecutor(self.hypervisor, everywhere=lambda: EVERYWHERE).carry_out(plan(*actions))
 
     def release(self) -> tuple[AffinityOutcome, ...]:
         return AffinityExecutor(self.hypervisor, everywhere=lambda: EVERYWHERE).release()
@@ -87,6 +87,11 @@ class PinnedHost:
     def note(self, *pins: Pin) -> None:
         kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
         self.domain.setMetadata(kind, pins_xml(pins), PINS_PREFIX, PINS_NAMESPACE, _LIVE)
+
+
+def plan(*actions: SetAffinity) -> VcpuPlan:
+    """A plan of which only the actions matter."""
+    return VcpuPlan(actions, (), 0.0, 0.0, (), (), RememberedVcpus())
 
 
 def _cpus(allowed: tuple[bool, ...]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Inside vmpack memory is bytes and time is seconds; only the edges parse and form
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -85,3 +86,14 @@ def format_seconds(duration_s: float) -> str:
     if duration_s < 172800:
         return f"{duration_s / 3600:.1f} h"
     return f"{duration_s / 86400:.1f} d"
+
+
+def cpu_ranges(cpus: Sequence[int]) -> str:
+    """Ascending numbers as the kernel writes them: "0-3,8"."""
+    parts: list[list[int]] = []
+    for cpu in cpus:
+        if parts and cpu == parts[-1][-1] + 1:
+            parts[-1][1:] = [cpu]
+        else:
+            parts.append([cpu])
+    return ",".join("-".join(str(end) for end in part) for part in parts)

@@ -8,10 +8,10 @@ from typing import Any
 import libvirt
 import pytest
 from tests.fake_libvirt import error
-from tests.pinned_host import EVERYWHERE, PinnedHost
+from tests.pinned_host import EVERYWHERE, PinnedHost, plan
 
 from vmpack.act import affinity
-from vmpack.act.affinity import AffinityExecutor, release_pins
+from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.pinning import drop_pins, put_pins_back
 from vmpack.model.pins import Pin
 from vmpack.model.vcpu import SetAffinity, ThreadKind
@@ -209,14 +209,14 @@ def test_cpus_that_have_gone_off_are_not_put_back(host: PinnedHost) -> None:
 def test_no_vm_no_outcome(host: PinnedHost) -> None:
     """A release of an idle host would fail."""
     host.domain.destroy()
-    assert release_pins(host.hypervisor, lambda: EVERYWHERE) == ()
+    assert AffinityExecutor(host.hypervisor, everywhere=lambda: EVERYWHERE).release() == ()
 
 
 def test_whoever_asks_is_told_of_changes(host: PinnedHost) -> None:
     """The next look would take a pin of ours for somebody else's, by an old note."""
     changed: list[str] = []
     executor = AffinityExecutor(host.hypervisor, everywhere=lambda: EVERYWHERE, changed=changed.append)
-    executor.carry_out([host.change("vcpu", 0, (), (4,))])
+    executor.carry_out(plan(host.change("vcpu", 0, (), (4,))))
     assert changed == [host.uuid]
 
 

@@ -30,6 +30,7 @@ from vmpack.clock import SystemClock
 from vmpack.hypervisor import MIGRATION_OUT, UNTOLD_JOB, translated
 from vmpack.model.codec import dumps, loads
 from vmpack.model.migration import Migrate, MigrationOutcome, MigrationProgress, Presence
+from vmpack.model.pins import Pin, PinnedBy, pins_xml
 from vmpack.units import MIB
 
 ACTION = Migrate(UUID, "web", "there", NOMINAL, timeout_s=600.0)
@@ -188,6 +189,40 @@ def test_a_refusal_by_libvirt_is_told_in_its_words() -> None:
 
     assert outcome.status == "failed" and outcome.destination == "absent"
     assert "could not migrate web: what libvirt says" in outcome.detail
+
+
+@pytest.mark.parametrize("by", ["hand", "scheduler"])
+@pytest.mark.parametrize("stays", [False, True])
+def test_pins_stay_behind_and_come_back_where_the_vm_stays(by: PinnedBy, stays: bool) -> None:
+    """A VM would be refused by a host without those CPUs, or sit there on CPUs chosen for another host."""
+    world, seen = World(), list[tuple[tuple[bool, ...], str | None]]()
+    pinned = (False, True), pins_xml([Pin("vcpu", 0, by, (1,))])
+    world.vm.mask, world.vm.pins = pinned
+    journey = world.journey
+
+    def leave() -> None:
+        seen.append((world.vm.mask, world.vm.pins))
+        if stays:
+            raise error(libvirt.VIR_ERR_MIGRATE_UNSAFE)
+        journey()
+
+    world.journey = leave
+    outcome = carry_out(world)
+
+    assert seen == [((True, True), None)]
+    assert outcome.status == ("failed" if stays else "done") and outcome.warnings == ()
+    assert (world.vm.mask, world.vm.pins) == (pinned if stays else seen[0])
+
+
+def test_pins_that_cannot_be_taken_off_are_told() -> None:
+    """A VM would not be moved at all, or arrive pinned and nobody would know."""
+    world = World()
+    world.vm.mask, world.vm.pins = (False, True), pins_xml([Pin("vcpu", 0, "scheduler", (1,))])
+    world.here.read_only = True
+    outcome = carry_out(world)
+
+    assert outcome.status == "done"
+    assert "its pins go with it: could not" in outcome.warnings[0]
 
 
 def test_who_comes_second_has_begun_nothing_and_is_told_so() -> None:

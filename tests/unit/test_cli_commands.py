@@ -25,6 +25,7 @@ from vmpack.model.guest import GuestPolicy, MemoryStats
 from vmpack.model.interval import AgentStatus
 from vmpack.model.plan import MigrationWanted, Reason, Remembered
 from vmpack.model.settings import Settings
+from vmpack.model.vcpu import AffinityOutcome, SetAffinity
 from vmpack.units import GIB, MIB
 
 WEB = guest("web")
@@ -349,6 +350,17 @@ def test_a_failed_release_is_a_failure(agent: StandInAgent, capsys: pytest.Captu
     agent.given = GivenBack(0, (replace(agent.outcome, status="failed"),), ())
 
     told(["release", "--all"], capsys, 1)
+
+
+def test_a_release_tells_of_pins(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    """A VM that is still bound to one CPU must not be found by its slowness."""
+    bound = SetAffinity("u", "web", "vcpu", 1, (3,), (), gives_back=True)
+    outcomes = AffinityOutcome(bound, "done"), AffinityOutcome(bound, "failed", "no such CPU")
+    agent.given = GivenBack(0, (), (), outcomes)
+    text = told(["release", "--all"], capsys, 1)
+
+    assert "web: vCPU 1: pCPU 3 -> as before vmpack, failed (no such CPU)" in text
+    assert "pins of vCPUs taken off: 1 of 2" in text
 
 
 def test_release_dry_run_asks_for_no_change(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from vmpack import config
 from vmpack.config_keys import Key, keys
 from vmpack.errors import UsageError
-from vmpack.model.settings import GpuSettings, GrantSettings, Settings
+from vmpack.model.settings import GpuSettings, GrantSettings, Settings, VcpuSettings
 
 ALL = keys()
 IN_SETTINGS = {section.name for section in fields(Settings)}
@@ -26,6 +26,8 @@ def other_value(key: Key) -> object:
             return "/somewhere/else"
         case "gpus":
             return "0,3b:00.0"
+        case "cpus":
+            return "0-1,8"
         case "text":
             return key.choices[-1] if key.choices else "something"
     assert key.low is not None and key.high is not None
@@ -56,7 +58,7 @@ def literal(value: object) -> str:
 
 def value_of(read: config.Config, key: Key) -> object:
     """What the configuration says for this key."""
-    parts = {"grant": read.grant, "opennebula": read.opennebula, "gpu": read.gpu}
+    parts = {"grant": read.grant, "opennebula": read.opennebula, "gpu": read.gpu, "vcpu": read.vcpu}
     holders = {**parts, **{name: getattr(read.settings, name) for name in IN_SETTINGS}}
     return getattr(holders.get(key.table, read), key.field)
 
@@ -125,7 +127,12 @@ def test_the_table_and_the_records_name_the_same_things() -> None:
         for section in fields(settings)
         for field in fields(getattr(settings, section.name))
     }
-    parts = {"grant": GrantSettings, "opennebula": config.OpenNebulaAccess, "gpu": GpuSettings}
+    parts = {
+        "grant": GrantSettings,
+        "opennebula": config.OpenNebulaAccess,
+        "gpu": GpuSettings,
+        "vcpu": VcpuSettings,
+    }
     in_settings |= {(name, field.name) for name, part in parts.items() for field in fields(part)}
     outside = {field.name for field in fields(config.Config)} - {"settings", *parts, "files"}
 

@@ -17,7 +17,7 @@ DECIDE = Path(vmpack.decide.__file__).parent
 def test_every_rule_that_decisions_give_has_words():
     """An administrator would read a rule's bare name at the worst moment."""
     given = set()
-    for source in DECIDE.glob("*.py"):
+    for source in DECIDE.rglob("*.py"):
         text = source.read_text()
         given |= set(re.findall(r'Reason\(\s*"(\w+)"', text)) | set(re.findall(r'\brule = "(\w+)"', text))
         given |= set(re.findall(r'^[A-Z_]+ = "(\w+)"$', text, re.M)) | set(

@@ -69,9 +69,20 @@ def test_what_a_driver_lacks_is_an_error_that_names_the_attempt(hypervisor):
 
 def test_a_refused_job_question_means_busy(hypervisor):
     """A VM that cannot be asked might be in the middle of a migration: it must be left alone."""
-    name = hypervisor.call("ask", lambda c: job_name(c.lookupByName("test")))
 
-    assert name == "busy"
+    class Refusing:
+        def name(self) -> str:
+            return "web"
+
+        def jobStats(self) -> None:
+            raise error("VIR_ERR_OPERATION_INVALID")
+
+    assert job_name(Refusing()) == "busy"
+
+
+def test_a_hypervisor_without_jobs_has_none(hypervisor):
+    """Nothing could be done to its VMs."""
+    assert hypervisor.call("ask", lambda c: job_name(c.lookupByName("test"))) is None
 
 
 def error(code: str, domain: int = 10) -> Exception:

@@ -1,4 +1,4 @@
-"""Carries out what was decided of vCPUs: `AffinityExecutor.carry_out(plan.actions)`, and `release()`.
+"""Carries out what was decided of vCPUs: `AffinityExecutor.carry_out(plan)`, and `release()`.
 
 Promises: each change is checked again right before; what was there before vmpack is noted in the VM before
 anything is changed, so that whoever comes next can undo it exactly, also after a kill at any point; and a VM
@@ -25,7 +25,7 @@ from vmpack.cpu_masks import ThreadKey, any_or
 from vmpack.errors import GuestBusyError, GuestGoneError, UnavailableError, VmpackError
 from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.pins import Pin, format_cpus
-from vmpack.model.vcpu import AffinityOutcome, AffinityStatus, SetAffinity
+from vmpack.model.vcpu import AffinityOutcome, AffinityStatus, SetAffinity, VcpuPlan
 
 
 class AffinityExecutor:
@@ -48,8 +48,32 @@ class AffinityExecutor:
         self._changed = changed
         self._deadline_s = deadline_s
 
-    def carry_out(self, actions: Sequence[SetAffinity]) -> tuple[AffinityOutcome, ...]:
-        """Do the changes one after the other and say what came of each, in their order. Never raises."""
+    def carry_out(self, plan: VcpuPlan) -> tuple[AffinityOutcome, ...]:
+        """Do the changes one after the other and say what came of each, in their order.
+
+        Never raises for what a VM or libvirt does.
+        """
+        return self._do(plan.actions)
+
+    def release(self, uuids: frozenset[str] | None = None) -> tuple[AffinityOutcome, ...]:
+        """Undo every pin of the scheduler on these VMs, on all with None, and say what came of each.
+
+        The VMs' own notes say what to undo, so this needs no state and no agent. The note of a pin that
+        somebody else has changed since is taken away, the pin stays. Raises what Hypervisor.call raises when
+        the VMs cannot be listed.
+        """
+        noted = self._hypervisor.call("look for pinned VMs", _noted_vms)
+        return self._do(
+            [
+                SetAffinity(uuid, name, *pin.key, pin.cpus, (), gives_back=True)
+                for uuid, name, pins in noted
+                if uuids is None or uuid in uuids
+                for pin in pins
+                if pin.by == "scheduler"
+            ]
+        )
+
+    def _do(self, actions: Sequence[SetAffinity]) -> tuple[AffinityOutcome, ...]:
         everywhere = self._everywhere()
         vms = {
             action.uuid: _Vm([a for a in actions if a.uuid == action.uuid], everywhere) for action in actions
@@ -83,24 +107,6 @@ class AffinityExecutor:
                     self._hypervisor.call(what, vm.settle, deadline_s=self._deadline_s)
             self._changed(uuid)
         return tuple(outcomes)
-
-    def release(self, uuids: frozenset[str] | None = None) -> tuple[AffinityOutcome, ...]:
-        """Undo every pin of the scheduler on these VMs, on all with None, and say what came of each.
-
-        The VMs' own notes say what to undo, so this needs no state and no agent. The note of a pin that
-        somebody else has changed since is taken away, the pin stays. Raises what Hypervisor.call raises when
-        the VMs cannot be listed.
-        """
-        noted = self._hypervisor.call("look for pinned VMs", _noted_vms)
-        return self.carry_out(
-            [
-                SetAffinity(uuid, name, *pin.key, pin.cpus, (), gives_back=True)
-                for uuid, name, pins in noted
-                if uuids is None or uuid in uuids
-                for pin in pins
-                if pin.by == "scheduler"
-            ]
-        )
 
 
 class _Vm:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from vmpack.act.migration_checks import destination_refusals, source_refusals
+from vmpack.act.migration_stats import is_migration, job_stats, progress
 from vmpack.act.migration_verdict import Sides, Verdict, cure, judge, told
 from vmpack.act.migration_vm import MigrantVm, presence, read_migrant, restore_extras
+from vmpack.act.pinning import drop_pins, put_pins_back
 from vmpack.clock import Clock
 from vmpack.errors import (
     GuestBusyError,
@@ -23,8 +25,9 @@ from vmpack.errors import (
     HypervisorLostError,
     VmpackError,
 )
-from vmpack.hypervisor import MIGRATION_OUT, UNTOLD_JOB, Hypervisor, find_domain, job_name, translated
+from vmpack.hypervisor import MIGRATION_OUT, UNTOLD_JOB, Hypervisor, find_domain, job_name
 from vmpack.model.migration import Migrate, MigrationOutcome, MigrationProgress, MigrationStatus, Presence
+from vmpack.model.pins import Pin
 from vmpack.units import MIB, format_bytes, format_seconds
 
 POLL_S = 0.5
@@ -120,13 +123,32 @@ class _Journey:
             refusals = ("asked to stop",)
         if refusals or self._was is None:
             return MigrationOutcome(self._action, "skipped", "; ".join(refusals))
+        pins = self._drop_pins()
         self._began_s = self._clock.time_s()
         self._thread.start()
         self._follow()
         if self._fault is not None and self._is_anothers():
             detail = f"another migration has it: {self._fault.message}"
             return MigrationOutcome(self._action, "skipped", detail)
-        return self._conclude(self._was, *self._settled(self._was))
+        sides, verdict = self._settled(self._was)
+        if verdict == "stayed":
+            self._put_pins_back(pins)
+        return self._conclude(self._was, sides, verdict)
+
+    def _drop_pins(self) -> tuple[Pin, ...]:
+        """They were chosen for the CPUs of this host; the destination chooses anew."""
+        try:
+            return drop_pins(self._source, self._action.uuid)
+        except VmpackError as error:
+            self._warnings.append(f"its pins go with it: {error.message}")
+            return ()
+
+    def _put_pins_back(self, pins: tuple[Pin, ...]) -> None:
+        try:
+            if pins:
+                put_pins_back(self._source, self._action.uuid, pins)
+        except VmpackError as error:
+            self._warnings.append(f"its vCPUs are pinned no longer: {error.message}")
 
     def _move(self) -> None:
         """In its own thread: the one call that is the migration. libvirt goes on with it without us."""
@@ -201,11 +223,11 @@ class _Journey:
         try:
             stats = self._source.call(
                 f"follow the migration of {self._action.name}",
-                lambda connection: _job_stats(find_domain(connection, self._action.uuid)),
+                lambda connection: job_stats(find_domain(connection, self._action.uuid)),
             )
-            if not (_is_migration(stats) and stats.get("memory_total")):
+            if not (is_migration(stats) and stats.get("memory_total")):
                 return
-            self._last = _progress(stats, self._clock.time_s() - self._began_s)
+            self._last = progress(stats, self._clock.time_s() - self._began_s)
             self._on_progress(self._last)
             self._ask_downtime()
         except VmpackError:
@@ -311,7 +333,7 @@ class _Journey:
         try:
             stats = self._destination.call(
                 "ask how the migration went",
-                lambda connection: _job_stats(find_domain(connection, self._action.uuid), completed=True),
+                lambda connection: job_stats(find_domain(connection, self._action.uuid), completed=True),
             )
         except VmpackError:
             return None, None
@@ -372,28 +394,3 @@ def _migrate(connection: Any, action: Migrate) -> None:
     if action.bandwidth_bytes_per_s is not None:
         parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = max(1, action.bandwidth_bytes_per_s // MIB)
     domain.migrateToURI3(action.destination_uri, parameters, flags)
-
-
-def _job_stats(domain: Any, *, completed: bool = False) -> dict[str, Any]:
-    import libvirt
-
-    with translated(f"read the migration of {domain.name()}"):
-        return dict(domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED if completed else 0))
-
-
-def _is_migration(stats: dict[str, Any]) -> bool:
-    import libvirt
-
-    return stats.get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
-
-
-def _progress(stats: dict[str, Any], elapsed_s: float) -> MigrationProgress:
-    return MigrationProgress(
-        elapsed_s=elapsed_s,
-        total_bytes=stats.get("data_total", 0),
-        remaining_bytes=stats.get("data_remaining", 0),
-        moved_bytes=stats.get("data_processed", 0),
-        dirty_bytes_per_s=stats.get("memory_dirty_rate", 0) * stats.get("memory_page_size", 4096),
-        iteration=stats.get("memory_iteration", 0),
-        throttle_ratio=stats.get("auto_converge_throttle", 0) / 100,
-    )

@@ -82,16 +82,14 @@ def run(args: argparse.Namespace) -> int:
 
 def given_lines(given: GivenBack, frozen: bool) -> list[str]:
     """What a release did, for people."""
+    from vmpack.host.vcpu_loop import outcome_line as pin_line
+
     told = [outcome_line(outcome) for outcome in given.outcomes]
     told.append(f"given back: {format_bytes(given.given_bytes)}")
-    taken = sum(outcome.status == "done" for outcome in given.pins)
-    if taken:
-        told.append(f"pins of vCPUs taken off: {taken}")
-    for pin in given.pins:
-        if pin.status == "failed":
-            told.append(
-                f"{shown(pin.action.name)}: a pin of its {pin.action.thread} stays: {shown(pin.detail)}"
-            )
+    told += [pin_line(pin) for pin in given.pins if pin.status != "done"]
+    if given.pins:
+        undone = sum(pin.status == "done" for pin in given.pins)
+        told.append(f"pins of vCPUs taken off: {undone} of {len(given.pins)}")
     for left in given.still_packed:
         told.append(
             f"{shown(left.name)} stays packed by {format_bytes(left.packed_bytes)}: {shown(left.why)}"

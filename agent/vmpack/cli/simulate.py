@@ -5,23 +5,24 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from vmpack.cli import simulate_grant, simulate_memory
+from vmpack.cli import simulate_grant, simulate_memory, simulate_vcpu
 from vmpack.errors import UnavailableError
 
 DESCRIPTION = """\
-Simulate hosts: a recorded or generated use of memory, the decisions that the agent would make, and what
-came of them. Nothing on this host is looked at or changed."""
+Simulate hosts: a recorded or generated use of memory or CPUs, the decisions that the agent would make, and
+what came of them. Nothing on this host is looked at or changed."""
 
 EPILOG = """\
 examples:
   vmpack simulate memory --generate mixed
   vmpack simulate memory --trace /var/lib/vmpack/history.db --policies vmpack,oracle --overcommit 1.5,2
   vmpack simulate grant --generate mixed
+  vmpack simulate vcpu --scenes published
   vmpack simulate memory --help         traces, policies, what the columns mean
 
-Needs the packages of the extra `replay`: pip install 'vmpack[replay]'."""
+Needs the packages of the extra `replay` (vcpu for pictures only): pip install 'vmpack[replay]'."""
 
-_PARTS = {"memory": simulate_memory, "grant": simulate_grant}
+_PARTS = {"memory": simulate_memory, "grant": simulate_grant, "vcpu": simulate_vcpu}
 _NEEDED = ("numpy", "pyarrow", "matplotlib")
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from vmpack.clock import Clock
@@ -48,7 +48,7 @@ class VcpuSource(Protocol):
 class Pinner(Protocol):
     """What carries changes out."""
 
-    def carry_out(self, actions: Sequence[SetAffinity]) -> tuple[AffinityOutcome, ...]:
+    def carry_out(self, plan: VcpuPlan) -> tuple[AffinityOutcome, ...]:
         """One outcome per action, in order; never raises for what a VM or libvirt does."""
         ...
 
@@ -94,7 +94,7 @@ class VcpuLoop:
             snapshot = self._source.observe()
             plan = self._plan(snapshot, self._remembered, self._settings)
             allowed = not (self._status.observe_only or snapshot.frozen)
-            outcomes = self._pinner.carry_out(plan.actions) if allowed and plan.actions else ()
+            outcomes = self._pinner.carry_out(plan) if allowed and plan.actions else ()
         self._remembered = plan.remembered
         last = self._status.interval
         interval = VcpuInterval(last.number + 1 if last else 1, snapshot, plan, outcomes)

@@ -19,7 +19,7 @@ from vmpack import __version__
 from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.pinning import pin_vcpu
 from vmpack.clock import SystemClock
-from vmpack.clouds.opennebula_placement import placed_by, refuse_placed
+from vmpack.clouds.opennebula_placement import placement, refuse_placed
 from vmpack.config import Config
 from vmpack.decide.vcpu.plan import plan
 from vmpack.errors import VmpackError
@@ -61,7 +61,7 @@ class VcpuKeeper:
             self.clock,
             reserved=lambda: reserved,
             frozen=frozen,
-            placed=lambda domain: bool(placed_by(domain)),
+            placed=lambda domain: placement(domain) is not None,
         )
         self._executor = AffinityExecutor(
             self.hypervisor, everywhere=source.topology.everywhere, changed=source.read_again

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from vmpack.model.vcpu import ThreadKind
+from vmpack.units import cpu_ranges
 
 PINS_NAMESPACE = "urn:vmpack:pins:1"
 """Not the policy's: libvirt keeps one element per namespace."""
@@ -89,13 +90,7 @@ def pins_xml(pins: Iterable[Pin]) -> str | None:
 
 def format_cpus(cpus: Iterable[int]) -> str:
     """(0, 1, 2, 5) as "0-2,5"; none as "all"."""
-    runs: list[list[int]] = []
-    for cpu in sorted(set(cpus)):
-        if runs and cpu == runs[-1][-1] + 1:
-            runs[-1][1:] = [cpu]
-        else:
-            runs.append([cpu])
-    return ",".join("-".join(str(end) for end in run) for run in runs) or _ANY
+    return cpu_ranges(sorted(set(cpus))) or _ANY
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:

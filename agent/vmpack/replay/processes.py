@@ -1,7 +1,7 @@
 """Many matches of one kind played on several processors.
 
-Called by replay/contest and replay/grant_contest. What comes out does not depend on how many processes work,
-nor on their order.
+Called by replay/contest, replay/grant_contest and replay/vcpu_contest. What comes out does not depend on how
+many processes work, nor on their order.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import NamedTuple
 
-from vmpack.decide.vcpu.board import Board, std_ratio
+from vmpack.decide.vcpu.board import std_ratio
 from vmpack.decide.vcpu.islands import Household, Island, homes, islands_of
 from vmpack.decide.vcpu.order import Change, in_order
+from vmpack.decide.vcpu.over import over
 from vmpack.decide.vcpu.seats import Seat, Seating
-from vmpack.decide.vcpu.spread import spread
+from vmpack.decide.vcpu.spread import SLACK_RATIO, SMALL_CELLS
 from vmpack.model.vcpu import Pcpu, VcpuSnapshot, VmVcpus
 
 
@@ -38,35 +39,54 @@ def levels_of(seating: Seating, pcpus: Sequence[Pcpu]) -> dict[int, float]:
 
 
 def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Balanced:
-    """Even out every island, and the islands among one another where that makes the whole more even."""
+    """Even out all pCPUs, as far as VMs stay near their memory and their siblings."""
     islands = islands_of(snapshot.pcpus)
-    if len(islands) == 1:
-        return _balanced(snapshot, seating, islands, [0] * len(seating.movable), target_ratio)
-    # Uneven within and uneven among one another add up by their squares.
-    target_ratio /= sqrt(2)
-    for may_leave in (True, False):
-        home_of = _homes(snapshot, seating, islands, target_ratio, may_leave)
-        done = _balanced(snapshot, seating, islands, home_of, target_ratio)
-        if std_ratio(list(done.after.values())) <= std_ratio(list(done.before.values())):
-            break
-    return done
+    everything = [pcpu.number for pcpu in snapshot.pcpus]
+    is_small = len(seating.movable) * len(everything) <= SMALL_CELLS
+    ways: list[list[Change]] = []
+    if is_small or len(islands) == 1:
+        members = range(len(seating.movable))
+        ways.append(
+            over(snapshot, seating, everything, members, _reach(snapshot, seating, islands), target_ratio)
+        )
+    if len(islands) > 1:
+        ways += [
+            _by_islands(snapshot, seating, islands, target_ratio, may_leave) for may_leave in (True, False)
+        ]
+    found = [_balanced(snapshot, seating, way) for way in ways]
+    least = min(std_ratio(list(one.after.values())) for one in found)
+    goal = max(target_ratio, least + SLACK_RATIO)
+    fitting = [one for one in found if std_ratio(list(one.after.values())) <= goal]
+    return min(fitting, key=lambda one: len(one.moves))
 
 
-def _balanced(
+def _by_islands(
     snapshot: VcpuSnapshot,
     seating: Seating,
     islands: Sequence[Island],
-    home_of: Sequence[int],
     target_ratio: float,
-) -> Balanced:
+    may_leave: bool,
+) -> list[Change]:
+    """VMs over islands first, then each island by itself. Uneven within and uneven among one another add up
+    by their squares.
+    """
+    each_ratio = target_ratio / sqrt(2)
+    members: list[list[int]] = [[] for _ in islands]
+    for index, home in enumerate(_homes(snapshot, seating, islands, each_ratio, may_leave)):
+        members[home].append(index)
+    changes: list[Change] = []
+    for island, of_island in zip(islands, members, strict=True):
+        reach = [
+            frozenset[int]() if _is_astray(snapshot.vms[seating.movable[member].vm], island) else None
+            for member in of_island
+        ]
+        changes += over(snapshot, seating, island.cpus, of_island, reach, each_ratio)
+    return changes
+
+
+def _balanced(snapshot: VcpuSnapshot, seating: Seating, moves: Sequence[Change]) -> Balanced:
     pcpus = {pcpu.number: pcpu for pcpu in snapshot.pcpus}
     before = levels_of(seating, snapshot.pcpus)
-    members: list[list[int]] = [[] for _ in islands]
-    for index, home in enumerate(home_of):
-        members[home].append(index)
-    moves: list[Change] = []
-    for island, of_island in zip(islands, members, strict=True):
-        moves += _within(snapshot, seating, island, pcpus, of_island, target_ratio)
     after = before.copy()
     for move in moves:
         if move.from_bin >= 0:
@@ -74,6 +94,38 @@ def _balanced(
         after[move.to_bin] += move.size / pcpus[move.to_bin].capacity_ratio
     ordered = _ordered(moves, before, pcpus)
     return Balanced([(seating.movable[move.item], move.to_bin) for move in ordered], before, after)
+
+
+def _reach(
+    snapshot: VcpuSnapshot, seating: Seating, islands: Sequence[Island]
+) -> list[frozenset[int] | None]:
+    """The pCPUs that each vCPU may go to by itself: where its VM is, unless that is one vCPU or too large."""
+    if len(islands) == 1:
+        return [None] * len(seating.movable)
+    island_of = {cpu: number for number, island in enumerate(islands) for cpu in island.cpus}
+    largest = max(len(island.cpus) for island in islands)
+    homes_of: dict[int, set[int]] = {}
+    counts: Counter[int] = Counter()
+    for seat in seating.movable:
+        counts[seat.vm] += 1
+        if seat.cpu is not None:
+            homes_of.setdefault(seat.vm, set()).add(island_of[seat.cpu])
+    found: list[frozenset[int] | None] = []
+    for seat in seating.movable:
+        nodes = snapshot.vms[seat.vm].nodes
+        is_bound_here = 1 < counts[seat.vm] <= largest and seat.vm in homes_of
+        near = homes_of[seat.vm] if is_bound_here else range(len(islands))
+        found.append(
+            frozenset(
+                cpu for one in near for cpu in islands[one].cpus if not nodes or islands[one].node in nodes
+            )
+        )
+    return found
+
+
+def _is_astray(vm: VmVcpus, island: Island) -> bool:
+    """Its memory is elsewhere, so there is no other place for it here."""
+    return bool(vm.nodes) and island.node not in vm.nodes
 
 
 def _homes(
@@ -129,65 +181,6 @@ def _household(
         stays=bool(cpus) and (not may_leave or any(seat.stays for seat in seats)),
         others=others,
     )
-
-
-def _within(
-    snapshot: VcpuSnapshot,
-    seating: Seating,
-    island: Island,
-    pcpus: Mapping[int, Pcpu],
-    members: Sequence[int],
-    target_ratio: float,
-) -> list[Change]:
-    """Changes that even out one island, those that come in among them."""
-    index_of = {cpu: index for index, cpu in enumerate(island.cpus)}
-    seats = [seating.movable[member] for member in members]
-    kin = Counter(seat.vm for seat in seats)
-    capacities = tuple(pcpus[cpu].capacity_ratio for cpu in island.cpus)
-    board = Board(
-        capacities=capacities,
-        fixed=tuple(seating.fixed[cpu] for cpu in island.cpus),
-        sizes=tuple(seat.demand_ratio for seat in seats),
-        allowed=tuple(
-            frozenset[int]() if seat.stays or _is_astray(snapshot.vms[seat.vm], island) else None
-            for seat in seats
-        ),
-        families=tuple(seat.vm if 1 < kin[seat.vm] <= len(capacities) else -1 for seat in seats),
-        cores=tuple(pcpus[cpu].core for cpu in island.cpus),
-    )
-    begun = _settled(board, [index_of.get(-1 if seat.cpu is None else seat.cpu) for seat in seats])
-    ended = spread(board, begun, target_ratio)
-    changes = []
-    for member, seat, to_bin in zip(members, seats, ended, strict=True):
-        cpu = island.cpus[to_bin]
-        if cpu != seat.cpu:
-            changes.append(Change(member, -1 if seat.cpu is None else seat.cpu, cpu, seat.demand_ratio))
-    return changes
-
-
-def _is_astray(vm: VmVcpus, island: Island) -> bool:
-    """Its memory is elsewhere, so there is no other place for it here."""
-    return bool(vm.nodes) and island.node not in vm.nodes
-
-
-def _settled(board: Board, seats: Sequence[int | None]) -> list[int]:
-    """Those that come from elsewhere sit down where the level is lowest, the largest first."""
-    settled = [-1 if seat is None else seat for seat in seats]
-    loads = list(board.fixed)
-    families: list[set[int]] = [{-1} for _ in loads]
-    for item, seat in enumerate(settled):
-        if seat >= 0:
-            loads[seat] += board.sizes[item]
-            families[seat].add(board.families[item])
-    bins = range(len(loads))
-    for item in sorted((i for i, seat in enumerate(settled) if seat < 0), key=lambda one: -board.sizes[one]):
-        family = board.families[item]
-        free = [number for number in bins if family < 0 or family not in families[number]]
-        to_bin = min(free or bins, key=lambda one: (loads[one] + board.sizes[item]) / board.capacities[one])
-        settled[item] = to_bin
-        loads[to_bin] += board.sizes[item]
-        families[to_bin].add(family)
-    return settled
 
 
 def _ordered(moves: Sequence[Change], before: Mapping[int, float], pcpus: Mapping[int, Pcpu]) -> list[Change]:

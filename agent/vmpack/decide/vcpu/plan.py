@@ -42,8 +42,11 @@ Uses = dict[str, Mapping[str, VcpuUse]]
 
 def plan(snapshot: VcpuSnapshot, remembered: RememberedVcpus, settings: VcpuSettings) -> VcpuPlan:
     """Decide which vCPUs may run where."""
-    before = remembered.vms
-    uses: Uses = {vm.uuid: uses_of(before.get(vm.uuid, {}), vm, snapshot.time_s) for vm in snapshot.vms}
+    before, time_s = remembered.vms, snapshot.time_s
+    slow: dict[int | None, float] = {
+        p.number: p.capacity_ratio for p in snapshot.pcpus if p.capacity_ratio != 1
+    }
+    uses: Uses = {vm.uuid: uses_of(before.get(vm.uuid, {}), vm, time_s, slow) for vm in snapshot.vms}
     if settings.mode == "balance" and snapshot.pcpus:
         return _balanced(snapshot, uses, remembered.uneven, settings)
     if settings.mode == "group" and snapshot.pcpus:
@@ -182,7 +185,11 @@ def _answer(
         "target_points": settings.target_points,
         "changes": len(actions),
     }
-    rule = "vcpus_off" if settings.mode == "off" else "vcpus_spread" if actions else "vcpus_stay"
+    rule = "vcpus_stay"
+    if settings.mode == "off":
+        rule = "vcpus_off"
+    elif actions:
+        rule = "vcpus_spread"
     return VcpuPlan(
         actions=actions,
         pcpus=tuple(PcpuLoad(cpu, before[cpu], after[cpu]) for cpu in before),
