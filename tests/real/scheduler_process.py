@@ -13,21 +13,27 @@ from types import TracebackType
 from tests.waiting import PATIENCE_S, eventually
 from vmpack.model.pins import format_cpus
 
-INTERVAL = "2"
 _LOOK = re.compile(r"^\S+ \d+ vCPUs? of \d+ VMs? on ", re.MULTILINE)
 _CHANGE = re.compile(r"^\S+ (\S+): vCPU \d+: pCPU (\S+) -> (\S+), (\w+)", re.MULTILINE)
 
 
 class SchedulerProcess:
-    """`vcpu_scheduler 2` on a lab, with its directories under one folder."""
+    """`vcpu_scheduler` on a lab, with its directories under one folder."""
 
-    def __init__(self, folder: Path, uri: str, *options: str, reserved_cpus: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        uri: str,
+        *options: str,
+        interval: str = "2",
+        reserved_cpus: Collection[int] = (),
+    ) -> None:
         self.config_path, self._log_path = folder / "vmpack.toml", folder / "log"
         self.config_path.write_text(
             f'[agent]\nrun_dir = "{folder / "run"}"\nstate_dir = "{folder / "state"}"\n'
             f'[vcpu]\nreserved_cpus = "{format_cpus(sorted(reserved_cpus)) if reserved_cpus else ""}"\n'
         )
-        argv = [sys.executable, "-m", "vmpack.cli.vcpu_scheduler", INTERVAL, "--verbose", "--connect", uri]
+        argv = [sys.executable, "-m", "vmpack.cli.vcpu_scheduler", interval, "--verbose", "--connect", uri]
         argv += ["--config", str(self.config_path), *options]
         with self._log_path.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
