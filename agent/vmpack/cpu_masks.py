@@ -6,12 +6,14 @@ Called by observe/ and act/, so that both see the same. Pure but for `vcpu_masks
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import compress, count, islice
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from vmpack.model.pins import parse_cpus
 from vmpack.model.vcpu import ThreadKind
 
+_MOST_IOTHREADS = 4096
 ThreadKey = tuple[ThreadKind, int]
 
 
@@ -31,19 +33,25 @@ def defined_masks(domain: Element) -> DefinedMasks:
     """The masks that the XML of a domain names. Raises ValueError for what libvirt never writes."""
     pinned: dict[ThreadKey, tuple[int, ...]] = {}
     for pin in domain.iterfind("cputune/vcpupin"):
-        pinned["vcpu", int(pin.attrib["vcpu"])] = parse_cpus(pin.attrib["cpuset"])
+        pinned["vcpu", int(pin.get("vcpu", ""))] = parse_cpus(pin.get("cpuset", ""))
     for pin in domain.iterfind("cputune/iothreadpin"):
-        pinned["iothread", int(pin.attrib["iothread"])] = parse_cpus(pin.attrib["cpuset"])
+        pinned["iothread", int(pin.get("iothread", ""))] = parse_cpus(pin.get("cpuset", ""))
     for pin in domain.iterfind("cputune/emulatorpin"):
-        pinned["emulator", 0] = parse_cpus(pin.attrib["cpuset"])
+        pinned["emulator", 0] = parse_cpus(pin.get("cpuset", ""))
     vcpu = domain.find("vcpu")
     cpuset = None if vcpu is None else vcpu.get("cpuset")
     return DefinedMasks(pinned, () if cpuset is None else parse_cpus(cpuset))
 
 
 def iothread_numbers(domain: Element) -> tuple[int, ...]:
-    """The I/O threads of a domain's XML, which libvirt numbers there."""
-    return tuple(int(thread.attrib["id"]) for thread in domain.iterfind("iothreadids/iothread"))
+    """The numbers of a domain's I/O threads; those that its XML only counts have the lowest that are free.
+
+    Raises ValueError for what libvirt never writes.
+    """
+    numbers = {int(thread.get("id", "")) for thread in domain.iterfind("iothreadids/iothread")}
+    missing = min(int(domain.findtext("iothreads", default="0")), _MOST_IOTHREADS) - len(numbers)
+    free = (number for number in count(1) if number not in numbers)
+    return tuple(sorted(numbers.union(islice(free, max(0, missing)))))
 
 
 def vcpu_masks(domain: Any) -> dict[int, tuple[tuple[int, ...], int | None]]:
@@ -54,7 +62,7 @@ def vcpu_masks(domain: Any) -> dict[int, tuple[tuple[int, ...], int | None]]:
     infos, maps = domain.vcpus()
     found = {}
     for (number, _state, _time, cpu), allowed in zip(infos, maps, strict=True):
-        cpus = tuple(cpu for cpu, is_allowed in enumerate(allowed) if is_allowed)
+        cpus = tuple(compress(range(len(allowed)), allowed))
         found[number] = cpus, cpu if 0 <= cpu < len(allowed) else None
     return found
 

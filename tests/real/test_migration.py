@@ -15,9 +15,11 @@ from contextlib import suppress
 import libvirt
 import pytest
 
+from tests.pinned_host import plan
 from tests.real.agent_process import balloon_bytes
 from tests.real.migrants import ONE_VCPU, SLOW, Underway, migrate
 from tests.waiting import PATIENCE_S, eventually
+from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.driver import LibvirtDriver
 from vmpack.act.migration import Migrator
 from vmpack.clock import SystemClock
@@ -29,7 +31,9 @@ from vmpack.model.guest import GuestPolicy
 from vmpack.model.learned import LEARNED_NAMESPACE, Lapse, Learned
 from vmpack.model.migration import Migrate, MigrationOutcome
 from vmpack.model.policy_namespace import POLICY_NAMESPACE
+from vmpack.model.vcpu import SetAffinity
 from vmpack.observe.source import HostSource
+from vmpack.observe.vcpus import VcpuSource
 from vmpack.units import KIB, MIB
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a pair of hosts needs root")
@@ -94,6 +98,27 @@ def define(host: Lab, guest: LabGuest) -> None:
 
 def vmpack(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vmpack.cli.main", *arguments]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one CPU there is nothing to choose")
+def test_pins_of_the_scheduler_stay_behind(pair: Pair, guest: LabGuest) -> None:
+    """The VM would sit on CPUs that were chosen for another host, and stay there."""
+    here, there = (VcpuSource(host.hypervisor, SystemClock()) for host in pair.hosts)
+    cpu = max(os.sched_getaffinity(0))
+    pin = SetAffinity(guest.uuid, "mover", "vcpu", 0, (), (cpu,))
+    executor = AffinityExecutor(pair.a.hypervisor, everywhere=here.topology.everywhere)
+    before = extras(guest)
+    assert [outcome.status for outcome in executor.carry_out(plan(pin))] == ["done"]
+    assert here.observe().vms[0].vcpus[0].mask_of == "vmpack"
+
+    outcome = carry_out(pair.a, migrate(guest, pair.b))
+
+    assert (outcome.status, outcome.warnings) == ("done", ()), outcome
+    (arrived,) = there.observe().vms
+    assert [(vcpu.cpus, vcpu.mask_of) for vcpu in arrived.vcpus] == [((), "nobody")]
+    assert arrived.left_alone is None and "vcpupin" not in pair.b.guest("mover").domain.XMLDesc(0)
+    assert extras(pair.b.guest("mover")) == before
+    assert AffinityExecutor(pair.b.hypervisor, everywhere=there.topology.everywhere).release() == ()
 
 
 def test_a_vm_moves_with_its_balloon_its_period_and_its_policy(pair: Pair, guest: LabGuest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import libvirt
 import pytest
 from tests.fake_libvirt import error
 from tests.pinned_host import EVERYWHERE, PinnedHost, plan
+from tests.waiting import eventually
 
 from vmpack.act import affinity
 from vmpack.act.affinity import AffinityExecutor
@@ -118,6 +120,39 @@ def test_a_lost_libvirt_ends_the_plan(host: PinnedHost, monkeypatch: pytest.Monk
     outcomes = host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)))
     assert [outcome.status for outcome in outcomes] == ["skipped", "skipped"]
     assert "connection to libvirt was lost" in outcomes[1].detail
+
+
+def test_a_vm_that_hangs_costs_one_deadline_and_its_note_says_enough(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its vCPUs would hold the others up; and a pin that takes effect late would be nobody's."""
+    other, gate = host.another("other"), threading.Event()
+    real = libvirt.virDomain.pinVcpu
+    asked: list[int] = []
+
+    def late(domain: Any, vcpu: int, cpus: tuple[bool, ...]) -> Any:
+        if domain.name() == "test":
+            asked.append(vcpu)
+            gate.wait()
+        return real(domain, vcpu, cpus)
+
+    monkeypatch.setattr(libvirt.virDomain, "pinVcpu", late)
+    executor = AffinityExecutor(host.hypervisor, everywhere=lambda: EVERYWHERE, deadline_s=0.2)
+    change = SetAffinity(host.uuid_of_another, "other", "vcpu", 0, (), (4,))
+    outcomes = executor.carry_out(
+        plan(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)), change)
+    )
+    assert [outcome.status for outcome in outcomes] == ["skipped", "skipped", "done"]
+    assert asked == [0]
+    gate.set()
+    eventually("it has taken effect", lambda: host.masks()["vcpu", 0] == (4,))
+    monkeypatch.undo()
+    host.release()
+    assert host.masks()["vcpu", 0] == () and host.pins() == () and _is_free(other)
+
+
+def _is_free(domain: Any) -> bool:
+    return all(domain.vcpuPinInfo()[0])
 
 
 def test_a_refused_pin_is_told_and_not_forgotten(host: PinnedHost, monkeypatch: pytest.MonkeyPatch) -> None:

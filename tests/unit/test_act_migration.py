@@ -214,6 +214,19 @@ def test_pins_stay_behind_and_come_back_where_the_vm_stays(by: PinnedBy, stays: 
     assert (world.vm.mask, world.vm.pins) == (pinned if stays else seen[0])
 
 
+def test_a_pin_to_all_cpus_does_not_go_along() -> None:
+    """A VM that was ever pinned would be refused by every host with fewer CPUs than this one."""
+    world = World()
+    tune = (
+        "<cputune><shares>7</shares><vcpupin vcpu='0' cpuset='0-1'/><vcpupin vcpu='1' cpuset='1'/></cputune>"
+    )
+    world.vm.xml = XML.replace("<devices>", f"{tune}<devices>") % ""
+    assert carry_out(world).status == "done"
+    sent = world.sent[1][libvirt.VIR_MIGRATE_PARAM_DEST_XML]
+    assert "<shares>7</shares>" in sent and 'vcpu="1" cpuset="1"' in sent and 'vcpu="0"' not in sent
+    assert "<vmpack:policy" in sent
+
+
 def test_pins_that_cannot_be_taken_off_are_told() -> None:
     """A VM would not be moved at all, or arrive pinned and nobody would know."""
     world = World()

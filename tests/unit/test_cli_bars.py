@@ -165,7 +165,7 @@ def test_frame_counts_what_it_cut() -> None:
     """With 200 VMs the reader must know that there are more, and reach the last one."""
     sample = interval(tuple(guest(f"vm-{number:03}") for number in range(200)))
     top = frame(status(sample), (), View(80, 24), WALL_S).plain
-    bottom = frame(status(sample), (), View(80, 24, first_guest=10**6), WALL_S).plain
+    bottom = frame(status(sample), (), View(80, 24, first_row=10**6), WALL_S).plain
 
     visible = top.count("vm-")
     assert f"{200 - visible} more" in top

@@ -25,7 +25,7 @@ from vmpack.model.guest import GuestPolicy, MemoryStats
 from vmpack.model.interval import AgentStatus
 from vmpack.model.plan import MigrationWanted, Reason, Remembered
 from vmpack.model.settings import Settings
-from vmpack.model.vcpu import AffinityOutcome, SetAffinity
+from vmpack.model.vcpu import AffinityOutcome, SetAffinity, VcpuStatus
 from vmpack.units import GIB, MIB
 
 WEB = guest("web")
@@ -39,12 +39,18 @@ class StandInAgent:
         self.answer: AgentStatus | None = status(interval((WEB,)))
         self.given = GivenBack(64 * MIB, (), ())
         self.learned: tuple[Reason, ...] = ()
+        self.vcpu_answer: VcpuStatus | None = None
         self.outcome = Outcome(SetMemory(WEB.uuid, "web", 192 * MIB, 200 * MIB, 256 * MIB), "done")
 
     def status(self) -> AgentStatus:
         if self.answer is None:
             raise UnavailableError("no agent answers", "start it")
         return self.answer
+
+    def vcpus(self) -> VcpuStatus:
+        if self.vcpu_answer is None:
+            raise UnavailableError("this agent does not look at vCPUs")
+        return self.vcpu_answer
 
     def explain(self, vm: str) -> Explanation:
         newest = self.status().interval

@@ -23,6 +23,7 @@ def test_every_rule_that_decisions_give_has_words():
         given |= set(re.findall(r'^[A-Z_]+ = "(\w+)"$', text, re.M)) | set(
             re.findall(r'(?:rule = .* else|never else) "(\w+)"', text)
         )
+        given |= set(re.findall(r'\brule = .* else "(\w+)" if .* else', text))
 
     assert given - {""} == explain.rules()
 

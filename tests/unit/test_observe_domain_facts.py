@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from vmpack.act.policy_xml import policy_xml
 from vmpack.model.guest import GuestPolicy
+from vmpack.model.pins import PINS_NAMESPACE
 from vmpack.model.policy_namespace import POLICY_NAMESPACE
 from vmpack.observe.domain_facts import DomainFacts, read_facts
 from vmpack.observe.policy import read_policy
@@ -73,6 +74,27 @@ def test_harmless_settings_exclude_nobody(old, new):
 
     assert changed != REAL
     assert read_facts(changed).exclusions == ()
+
+
+@pytest.mark.parametrize(
+    ("by", "cpus", "before", "exclusions"),
+    [
+        ("scheduler", "3", "all", ()),
+        ("scheduler", "3", "0-3", ()),
+        ("scheduler", "3", "2", ("dedicated_cpus",)),
+        ("scheduler", "2", "all", ("dedicated_cpus",)),
+        ("hand", "3", "all", ("dedicated_cpus",)),
+    ],
+)
+def test_pins_of_the_vcpu_scheduler_dedicate_nothing(by, cpus, before, exclusions):
+    """A VM that vmpack itself has pinned would no longer be packed, until it was unpinned."""
+    pin = f"<pin thread='vcpu' number='0' by='{by}' cpus='{cpus}' before='{before}'/>"
+    note = f"<p:pins xmlns:p='{PINS_NAMESPACE}'>{pin}</p:pins>"
+    pinned = REAL.replace("<devices>", "<cputune><vcpupin vcpu='0' cpuset='3'/></cputune><devices>", 1)
+    noted = pinned.replace("<metadata>", f"<metadata>{note}", 1)
+
+    assert noted != pinned
+    assert read_facts(noted).exclusions == exclusions
 
 
 def test_a_missing_period_means_never():

@@ -236,7 +236,7 @@ def test_a_vm_with_a_job_and_one_that_does_not_run_are_left_alone(tmp_path: Path
     assert watched.vm().left_alone is None
     made.busy_ms = 5
     assert watched.vm().left_alone is None
-    made.busy_ms, made.job_refused = 60_000, True
+    made.busy_ms = 60_000
     assert watched.vm().left_alone == "job"
     made.stats = ARRIVING
     assert watched.vm().left_alone == "not_running"
@@ -299,7 +299,8 @@ def test_io_threads_and_nodes_are_seen(tmp_path: Path) -> None:
     """The disks' threads would stay behind when their VM is grouped; memory be left on another node."""
     made = domain(tune="<iothreadpin iothread='2' cpuset='2-3'/>")
     tree = ElementTree.fromstring(made.xml)
-    tree.append(ElementTree.fromstring("<iothreadids><iothread id='1'/><iothread id='2'/></iothreadids>"))
+    tree.append(ElementTree.fromstring("<iothreads>2</iothreads>"))
+    tree.append(ElementTree.fromstring("<iothreadids><iothread id='2'/></iothreadids>"))
     tree.append(ElementTree.fromstring("<numatune><memory mode='strict' nodeset='1'/></numatune>"))
     made.xml = ElementTree.tostring(tree, encoding="unicode")
     vm = Watched(tmp_path, made).vm()

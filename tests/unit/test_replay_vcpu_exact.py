@@ -8,10 +8,11 @@ from math import sqrt
 
 import pytest
 
+from vmpack.decide.vcpu.bound import least_squares
 from vmpack.model.vcpu import LeftAlone, Pcpu
 from vmpack.replay.vcpu_board import Board, board_of
 from vmpack.replay.vcpu_draw import drawn
-from vmpack.replay.vcpu_exact import Exact, exact, least_squares
+from vmpack.replay.vcpu_exact import Exact, exact
 from vmpack.replay.vcpu_host import SimulatedHost
 from vmpack.replay.vcpu_policy import pins
 from vmpack.replay.vcpu_scene import Scene, SceneVcpu, SceneVm
@@ -159,7 +160,7 @@ def test_nothing_that_can_be_tried_is_better(seed: int) -> None:
         ]
         squares = [tried.squares(tried.loads(seats)) for seats in ways]
         least = min(tried.squares_now, *squares)
-        assert least_squares(tried, tried.fixed, sum(item.size for item in items)) <= least + 1e-9
+        assert least_squares(tried.fixed, tried.capacities, sum(item.size for item in items)) <= least + 1e-9
         target = max(least, count * (TARGET_POINTS / 100) ** 2) + 1e-9
         fewest: int | None = 0 if tried.squares_now <= target else None
         if fewest is None and not tried.is_poured:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from vmpack.decide.vcpu.demand import demand_ratio
 from vmpack.decide.vcpu.order import Change, in_order
 from vmpack.decide.vcpu.plan import plan
 from vmpack.model.settings import VcpuSettings
+from vmpack.model.vcpu import VcpuSnapshot, VcpuState
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors" / "vcpu").glob("*.json"))
 GROUP = VcpuSettings(mode="group")
@@ -122,16 +124,24 @@ def test_what_was_moved_stays_for_a_while():
 
 def test_loads_that_wander_by_chance_move_nothing():
     """Pins would follow the noise."""
-    cpus = pcpus(2)
-    calm = [*pinned(0.5, 0.05, 0.05, cpu=0), *pinned(0.5, cpu=1)]
-    higher = [*pinned(0.5, 0.06, 0.06, cpu=0), *pinned(0.5, cpu=1)]
-    remembered = first_plan(cpus, calm).remembered
-    for look in range(2, 9):
-        seen = snapshot(cpus, higher, look)
-        decided = plan(seen, remembered, BALANCE)
+    rng, settings = random.Random(3), VcpuSettings(mode="balance", target_points=2)
+    cpus, names = pcpus(2), [("a", 0), ("b", 0), ("c", 1), ("d", 1)]
+    run_ns = dict.fromkeys(names, 0.0)
+    remembered, uneven = NOTHING, 0
+    for look in range(60):
+        vms = [
+            vm(name, Vcpu(0, (cpu,)))._replace(
+                vcpus=(VcpuState(0, int(run_ns[name, cpu]), 0, (cpu,), "vmpack"),)
+            )
+            for name, cpu in names
+        ]
+        decided = plan(VcpuSnapshot(look * 10.0, 0.0, cpus, tuple(vms)), remembered, settings)
         remembered = decided.remembered
+        uneven += decided.std_points_before > 2
         assert decided.actions == ()
-    assert decided.std_points_before > 5
+        for key in names:
+            run_ns[key] += (0.5 + rng.uniform(-0.1, 0.1)) * 10e9
+    assert uneven
 
 
 def test_a_vm_is_kept_on_one_node_and_the_nodes_are_even():
@@ -161,6 +171,15 @@ def test_off_takes_off_what_is_ours_and_nothing_else():
     vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack")), vm("theirs", Vcpu(1.0, (0,)))]
 
     decided = plan(snapshot(pcpus(2), vms), NOTHING, VcpuSettings(mode="off"))
+
+    assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
+
+
+def test_an_owner_who_opts_out_gets_his_pins_off():
+    """A VM that is to be left alone would stay locked to the pCPU that vmpack had chosen."""
+    vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack"), left_alone="opt_out")]
+
+    decided = first_plan(pcpus(2), vms)
 
     assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
 

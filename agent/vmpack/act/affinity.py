@@ -75,9 +75,10 @@ class AffinityExecutor:
 
     def _do(self, actions: Sequence[SetAffinity]) -> tuple[AffinityOutcome, ...]:
         everywhere = self._everywhere()
-        vms = {
-            action.uuid: _Vm([a for a in actions if a.uuid == action.uuid], everywhere) for action in actions
-        }
+        by_vm: dict[str, list[SetAffinity]] = {}
+        for action in actions:
+            by_vm.setdefault(action.uuid, []).append(action)
+        vms = {uuid: _Vm(changes, everywhere) for uuid, changes in by_vm.items()}
         outcomes, lost = [], ""
         for action in actions:
             vm, name = vms[action.uuid], thread_name((action.thread, action.number))
@@ -145,8 +146,11 @@ class _Vm:
             return refusal
         if key not in self._ready:
             self._note(domain, {key: action}, host[1])
+        pin = self._ready.pop(key, None)
+        if pin is None:
+            return "somebody is changing it just now"
         # Where the call fails nobody knows which of the two masks holds.
-        self._right[key] = pin = self._ready.pop(key)
+        self._right[key] = pin
         set_mask(domain, key, pin.cpus, host)
         self._right[key] = pin._replace(instead_of=())
         return ""

@@ -16,6 +16,7 @@ from vmpack.act.migration_checks import destination_refusals, source_refusals
 from vmpack.act.migration_stats import is_migration, job_stats, progress
 from vmpack.act.migration_verdict import Sides, Verdict, cure, judge, told
 from vmpack.act.migration_vm import MigrantVm, presence, read_migrant, restore_extras
+from vmpack.act.migration_xml import destination_xml
 from vmpack.act.pinning import drop_pins, put_pins_back
 from vmpack.clock import Clock
 from vmpack.errors import (
@@ -385,6 +386,8 @@ def _migrate(connection: Any, action: Migrate) -> None:
     if domain.isPersistent():
         flags |= libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
     parameters: dict[str, Any] = {}
+    if xml := destination_xml(connection, domain):
+        parameters[libvirt.VIR_MIGRATE_PARAM_DEST_XML] = xml
     if action.with_storage:
         flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
     if action.migrate_uri is not None:

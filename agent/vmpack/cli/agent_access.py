@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmpack.errors import AccessError, ConfigError
+from vmpack.errors import AccessError, ConfigError, VmpackError
 
 if TYPE_CHECKING:
     from vmpack.config import Config
     from vmpack.host.client import AgentClient
     from vmpack.lab.state import StateFolder
+    from vmpack.model.vcpu import VcpuStatus
 
 SOCKET_NAME = "agent.sock"
 HOST_RUN_DIR = Path("/run/vmpack")
@@ -85,6 +86,14 @@ def client(args: argparse.Namespace, change_time_s: float | None = None) -> Agen
     from vmpack.host.client import CHANGE_TIME_S, AgentClient
 
     return AgentClient(_socket(args), CHANGE_TIME_S if change_time_s is None else change_time_s)
+
+
+def vcpus(client: AgentClient) -> VcpuStatus | None:
+    """What the agent's vCPU loop says; None where it has none, or is of a version without."""
+    try:
+        return client.vcpus()
+    except VmpackError:
+        return None
 
 
 def _socket(args: argparse.Namespace) -> Path:

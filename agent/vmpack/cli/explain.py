@@ -1,4 +1,4 @@
-"""`vmpack explain VM`: every reason behind one VM's memory, with numbers and what would have changed it."""
+"""`vmpack explain VM`: every reason behind one VM's memory and pins, and what would have changed it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
-from vmpack.cli import agent_access
+from vmpack.cli import agent_access, explain_vcpus
 from vmpack.cli.action_text import asked_words, outcome_words
 from vmpack.cli.policy_text import policy_words
+from vmpack.cli.reason_text import reason_lines, reason_record
 from vmpack.cli.safe_text import shown
-from vmpack.decide.explain import words
 from vmpack.model.codec import encode
-from vmpack.model.plan import Reason
 from vmpack.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from vmpack.host.messages import Explanation
+    from vmpack.model.vcpu import VcpuStatus
 
 DESCRIPTION = """\
 Say why a VM has the memory it has: each rule that spoke, the numbers it saw, what would have changed
-its mind, and what was learned of the VM. Asks the running agent about its newest interval; changes
-nothing."""
+its mind, and what was learned of the VM; what each vCPU wants, where it may run, and whose pin that
+is. Asks the running agent about its newest interval; changes nothing."""
 
 EPILOG = """\
 examples:
@@ -33,7 +33,10 @@ examples:
   vmpack explain 1b4e28ba-2fa1-11d2-883f-0016d3cca427 --json
 
 --json: interval, age_s, observe_only, frozen, guest and plan (the records of the journal), reasons
-[{rule, note, numbers, what, change}], outcomes, host_reasons and learned [the same form as reasons].
+[{rule, note, numbers, what, change}], outcomes, host_reasons and learned [the same form as reasons],
+vcpus {mode, age_s, last_error, left_alone, vcpus [{number, demand_ratio, wait_ratio, cpus (empty: any),
+mask_of (vmpack, owner, run_time or nobody), seat}], threads, reasons, host_reasons, changes}, or null
+where the agent does not look at vCPUs.
 
 exit code: 0 ok, 2 no such VM, 69 no agent answers."""
 
@@ -53,17 +56,19 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the explanation. Raises UnavailableError without an agent, VmpackError for an unknown VM."""
-    explanation = agent_access.client(args).explain(args.vm)
+    client = agent_access.client(args)
+    explanation = client.explain(args.vm)
+    vcpus = agent_access.vcpus(client)
     now_s = time.time()
     if args.json:
-        print(json.dumps(record(explanation, now_s), indent=2))
+        print(json.dumps(record(explanation, vcpus, now_s), indent=2))
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print("\n".join(_wrapped(line, width) for line in lines(explanation, now_s)))
+        print("\n".join(_wrapped(line, width) for line in lines(explanation, vcpus, now_s)))
     return 0
 
 
-def record(explanation: Explanation, now_s: float) -> dict[str, Any]:
+def record(explanation: Explanation, vcpus: VcpuStatus | None, now_s: float) -> dict[str, Any]:
     """The documented JSON form."""
     return {
         "interval": explanation.number,
@@ -72,25 +77,15 @@ def record(explanation: Explanation, now_s: float) -> dict[str, Any]:
         "frozen": explanation.frozen,
         "guest": encode(explanation.guest),
         "plan": encode(explanation.plan),
-        "reasons": [_reason_record(reason) for reason in explanation.plan.reasons],
+        "reasons": [reason_record(reason) for reason in explanation.plan.reasons],
         "outcomes": encode(explanation.outcomes),
-        "host_reasons": [_reason_record(reason) for reason in explanation.host_reasons],
-        "learned": [_reason_record(reason) for reason in explanation.learned],
+        "host_reasons": [reason_record(reason) for reason in explanation.host_reasons],
+        "learned": [reason_record(reason) for reason in explanation.learned],
+        "vcpus": explain_vcpus.record(vcpus, explanation.guest.uuid, now_s),
     }
 
 
-def _reason_record(reason: Reason) -> dict[str, Any]:
-    what, change = words(reason)
-    return {
-        "rule": reason.rule,
-        "note": reason.note,
-        "numbers": dict(reason.numbers),
-        "what": what,
-        "change": change,
-    }
-
-
-def lines(explanation: Explanation, now_s: float) -> list[str]:
+def lines(explanation: Explanation, vcpus: VcpuStatus | None, now_s: float) -> list[str]:
     """The explanation for people, safe to print."""
     guest, plan = explanation.guest, explanation.plan
     age = format_seconds(max(0.0, now_s - explanation.wall_s))
@@ -98,11 +93,11 @@ def lines(explanation: Explanation, now_s: float) -> list[str]:
     text += [f"  {name:<10} {amount:<9} {meaning}" for name, amount, meaning in _amounts(explanation)]
     text += ["", "why:"]
     for reason in plan.reasons:
-        text += _reason_lines(reason)
+        text += reason_lines(reason)
     if explanation.learned:
         text += ["", "what was learned of it:"]
         for reason in explanation.learned:
-            text += _reason_lines(reason)
+            text += reason_lines(reason)
     text += ["", *_outcome_lines(explanation)]
     own = policy_words(guest.policy, explanation.wall_s)
     text.append(f"its own policy: {own}" if own else "its own policy: none, the host's settings hold")
@@ -112,8 +107,8 @@ def lines(explanation: Explanation, now_s: float) -> list[str]:
     if explanation.host_reasons:
         text += ["", "the host:"]
         for reason in explanation.host_reasons:
-            text += _reason_lines(reason)
-    return text
+            text += reason_lines(reason)
+    return text + explain_vcpus.lines(vcpus, guest.uuid, now_s)
 
 
 def _wrapped(line: str, width: int | None) -> str:
@@ -157,12 +152,6 @@ def _amounts(explanation: Explanation) -> list[tuple[str, str, str]]:
         ("wanted", format_bytes(plan.wanted_bytes), "minimum and the elastic headroom"),
         ("target", format_bytes(plan.target_bytes), "where its balloon is to end"),
     ]
-
-
-def _reason_lines(reason: Reason) -> list[str]:
-    what, change = words(reason)
-    told = [f"  - {shown(what)}", f"      [{shown(reason.rule)}]"]
-    return [*told, f"      would change it: {shown(change)}"] if change else told
 
 
 def _outcome_lines(explanation: Explanation) -> list[str]:

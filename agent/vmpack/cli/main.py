@@ -27,8 +27,8 @@ EXIT_PIPE_CLOSED = 141
 COMMANDS: dict[str, dict[str, str]] = {
     "See what happens": {
         "status": "the host's memory, every VM, and what was decided",
-        "top": "the same, live",
-        "explain": "why a VM has the memory it has, with the numbers",
+        "top": "the same, live, and the pCPUs",
+        "explain": "why a VM has the memory and pins it has, with the numbers",
         "gpus": "the GPUs, how busy they are, and which VM has them",
         "doctor": "what on this host works, what does not, and what to do",
     },

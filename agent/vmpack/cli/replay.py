@@ -15,7 +15,7 @@ from vmpack import __version__
 from vmpack.cli.safe_text import shown
 from vmpack.errors import BadDataError, UsageError
 from vmpack.model import codec
-from vmpack.publish.journal import JournalLine
+from vmpack.publish.journal import JournalLine, VcpuLine
 from vmpack.replay.replayer import ReplayReport, replay
 from vmpack.replay.segments import Record, read_segments
 from vmpack.units import format_bytes
@@ -34,9 +34,13 @@ examples:
 exit codes: 0 all identical, 1 something differs (or there is nothing to replay), 3 identical, but a part of
 the journal is damaged and was left out. A last line that a crash cut off is only mentioned.
 
---json prints one object: identical, segments, intervals, actions, different, first_difference (null, or
-number, place, recorded, replayed), damages, versions, version (of this vmpack), shown (the intervals
-asked for with --show, as they stand in the journal).
+Turns of the vCPU loop in which something was planned are counted, and shown behind the interval that they
+followed; they are not decided again.
+
+--json prints one object: identical, segments, intervals, actions, vcpu_turns, pin_changes, different,
+first_difference (null, or number, place, recorded, replayed), damages, versions, version (of this vmpack),
+shown (the intervals asked for with --show and the turns of the vCPU loop behind them, as they stand in the
+journal).
 """
 _DIFFERENT = 1
 _WARNED = 3
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not os.path.exists(args.journal):
         hint = "the agent keeps it in STATE_DIR/journal, for root /var/lib/vmpack/journal"
         raise UsageError(f"there is no journal {args.journal}", hint)
-    chosen: list[JournalLine] = []
+    chosen: list[JournalLine | VcpuLine] = []
     report = replay(_picking(read_segments(args.journal), args.show, chosen), plan)
     if args.show is not None and not chosen:
         raise UsageError(
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(_as_json(report, chosen), indent=2))
     else:
         for line in chosen:
-            _show(line)
+            _show(line) if isinstance(line, JournalLine) else _show_vcpus(line)
         _tell(report)
     if report.intervals == 0:
         raise BadDataError(
@@ -85,20 +89,27 @@ def run(args: argparse.Namespace) -> int:
     return _WARNED if any(not damage.cut_off for damage in report.damages) else 0
 
 
-def _picking(records: Iterable[Record], number: int | None, chosen: list[JournalLine]) -> Iterator[Record]:
+def _picking(
+    records: Iterable[Record], number: int | None, chosen: list[JournalLine | VcpuLine]
+) -> Iterator[Record]:
+    is_chosen = False
     for record in records:
-        if isinstance(record, JournalLine) and record.number == number:
+        if isinstance(record, JournalLine):
+            is_chosen = record.number == number
+        if is_chosen and isinstance(record, JournalLine | VcpuLine):
             chosen.append(record)
         yield record
 
 
-def _as_json(report: ReplayReport, chosen: list[JournalLine]) -> dict[str, Any]:
+def _as_json(report: ReplayReport, chosen: list[JournalLine | VcpuLine]) -> dict[str, Any]:
     first = report.first_difference
     return {
         "identical": report.identical,
         "segments": report.segments,
         "intervals": report.intervals,
         "actions": report.actions,
+        "vcpu_turns": report.vcpu_turns,
+        "pin_changes": report.pin_changes,
         "different": report.different,
         "first_difference": first and dataclasses.asdict(first),
         "damages": [str(damage) for damage in report.damages],
@@ -116,6 +127,10 @@ def _tell(report: ReplayReport) -> None:
         print(f"The journal was written by vmpack {foreign}; this is {__version__}.")
     segments = "1 segment" if report.segments == 1 else f"{report.segments} segments"
     print(f"Replayed {report.intervals} intervals with {report.actions} actions, from {segments}.")
+    if report.vcpu_turns:
+        print(
+            f"Among them: {report.vcpu_turns} turns of the vCPU loop with {report.pin_changes} pin changes."
+        )
     if report.identical:
         if report.intervals:
             print("Identical: every plan is byte for byte the recorded one.")
@@ -141,3 +156,14 @@ def _show(line: JournalLine) -> None:
     for outcome in line.outcomes:
         detail = f" ({shown(outcome.detail)})" if outcome.detail else ""
         print(f"  {shown(outcome.action.name)}: {outcome.action.kind} {outcome.status}{detail}")
+
+
+def _show_vcpus(line: VcpuLine) -> None:
+    from vmpack.cli.vcpu_text import turn_lines
+    from vmpack.host.vcpu_loop import summary_line
+    from vmpack.model.vcpu import VcpuInterval
+
+    turn = VcpuInterval(line.number, line.snapshot, line.plan, line.outcomes)
+    print(f"turn {line.number} of the vCPU loop: {summary_line(turn)}")
+    for text in turn_lines(turn):
+        print(f"  {text}")

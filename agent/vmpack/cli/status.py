@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from vmpack.cli import agent_access
+from vmpack.cli import agent_access, vcpu_text
 from vmpack.cli.safe_text import shown
 from vmpack.decide.explain import words
 from vmpack.model.codec import encode
@@ -16,6 +16,8 @@ from vmpack.units import format_bytes, format_ratio, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from vmpack.model.vcpu import VcpuStatus
 
 EXIT_WARNINGS = 3
 STALE_INTERVALS = 3
@@ -39,7 +41,8 @@ host {capacity_bytes, reserve_bytes, host_own_bytes, overhead_bytes, budget_byte
 packed_bytes, offered_bytes, growth_reserve_bytes, lacking_bytes, shortage_probability_ratio,
 pressure_ratio, reasons}, vms [{uuid, name, state, nominal_bytes,
 balloon_bytes, used_bytes, target_bytes, floor_bytes, minimum_bytes, wanted_bytes, packed_bytes,
-verdict, policy, rule}], unreadable [names], migration_wanted {deficit_bytes, starving} or null.
+verdict, policy, rule}], unreadable [names], migration_wanted {deficit_bytes, starving} or null,
+vcpus {mode, age_s, last_error, pcpus, vcpus, std_points, target_points, pins, changed_last_hour} or null.
 What is not known is null. host, vms, age_s are null before the first interval.
 
 exit code: 0 ok, 3 the newest interval failed or is old, 69 no agent answers."""
@@ -56,14 +59,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the state; 3 when it is stale or the newest interval failed."""
-    status = agent_access.client(args).status()
+    client = agent_access.client(args)
+    status = client.status()
+    vcpus = agent_access.vcpus(client)
     now_s = time.time()
     if args.json:
-        print(json.dumps(record(status, now_s), indent=2))
+        print(json.dumps(record(status, now_s) | {"vcpus": _vcpus_record(vcpus, now_s)}, indent=2))
     else:
         from vmpack.cli.screen import console
 
-        show(console(), status, now_s)
+        show(console(), status, now_s, vcpus)
     return EXIT_WARNINGS if status.last_error or is_stale(status, now_s) else 0
 
 
@@ -123,6 +128,23 @@ def _host_record(interval: Interval) -> dict[str, Any]:
     }
 
 
+def _vcpus_record(vcpus: VcpuStatus | None, now_s: float) -> dict[str, Any] | None:
+    if vcpus is None:
+        return None
+    interval = vcpus.interval
+    return {
+        "mode": vcpus.mode,
+        "age_s": vcpu_text.age_s(vcpus, now_s),
+        "last_error": vcpus.last_error,
+        "pcpus": interval and len(interval.snapshot.pcpus),
+        "vcpus": interval and sum(len(vm.vcpus) for vm in interval.snapshot.vms),
+        "std_points": interval and vcpu_text.std_points(interval),
+        "target_points": interval and vcpu_text.target_points(interval),
+        "pins": interval and vcpu_text.pins_now(interval),
+        "changed_last_hour": vcpu_text.changed_lately(vcpus, now_s),
+    }
+
+
 def _vm_records(interval: Interval) -> list[dict[str, Any]]:
     plans = {plan.uuid: plan for plan in interval.plan.guests}
     records = []
@@ -163,7 +185,7 @@ _STATE_WORDS = {
 }
 
 
-def show(screen: Console, status: AgentStatus, now_s: float) -> None:
+def show(screen: Console, status: AgentStatus, now_s: float, vcpus: VcpuStatus | None = None) -> None:
     """Print the screen for people."""
     from rich.text import Text
 
@@ -193,6 +215,8 @@ def show(screen: Console, status: AgentStatus, now_s: float) -> None:
         screen.print(Text(f"offered: {shown(words(reason)[0])}", "dim"))
     for warning in host_warnings(status.interval):
         screen.print(Text(warning, "bold yellow"))
+    if vcpus is not None:
+        screen.print(vcpu_text.status_line(vcpus, now_s))
     screen.print()
     if status.interval.snapshot.guests:
         screen.print(bars.table(status.interval, columns=screen.width, ascii_only=plain))

@@ -1,4 +1,4 @@
-"""`vmpack top`: the host and its VMs, live on a terminal, as plain lines in a pipe."""
+"""`vmpack top`: the host's memory or its pCPUs, live on a terminal, as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from typing import TYPE_CHECKING, Any
 
 from vmpack.cli import agent_access
 from vmpack.cli.moves import move_lines
+from vmpack.cli.safe_text import shown
 from vmpack.cli.status import host_line, state
-from vmpack.errors import UnavailableError, UsageError
+from vmpack.errors import UnavailableError, UsageError, VmpackError
 from vmpack.model.interval import AgentStatus
 from vmpack.units import parse_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-    from vmpack.cli.top_frame import TimedMove
+    from vmpack.cli.top_frame import TimedMove, View
     from vmpack.host.client import AgentClient
+    from vmpack.model.vcpu import VcpuStatus
 
 SHORTEST_S = 0.2
 REMEMBERED_MOVES = 200
@@ -36,11 +39,13 @@ END_OF_INPUT = "\x04"
 
 DESCRIPTION = """\
 Watch this host: where its memory goes, a bar for every VM (used, given, packed), and the last
-moves with their reasons. Asks the running agent; changes nothing."""
+moves with their reasons. A second page has the pCPUs: how loaded each is, the vCPUs on it and
+whose pins they have. Asks the running agent; changes nothing."""
 
 EPILOG = """\
 examples:
-  vmpack top                  live; q or Ctrl-C ends it, arrows and page keys scroll
+  vmpack top                  live; q or Ctrl-C ends it, arrows and page keys scroll, c goes to the pCPUs
+  vmpack top --cpus           begins there; also with --once and --plain
   vmpack top --once           one screen, then the prompt again
   vmpack top --plain          a line an interval and a line a move, good for logs (also when piped)"""
 
@@ -51,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
         "top", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--interval", default="1s", metavar="S", help="time between refreshes (default: 1s)")
+    parser.add_argument("--cpus", action="store_true", help="show the pCPUs and the vCPUs on them")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--once", action="store_true", help="print one screen and end")
     form.add_argument("--plain", action="store_true", help="print lines instead of drawing")
@@ -67,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--interval: {error}") from error
     if interval_s < SHORTEST_S:
         raise UsageError(f"--interval: {args.interval} is too short", f"use {SHORTEST_S} s or more")
-    watch = Watch(agent_access.client(args))
+    client = agent_access.client(args)
+    watch: Watch | CpuWatch = CpuWatch(client) if args.cpus else Watch(client)
     watch.refresh()
     screen = console()
     if args.once:
@@ -75,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.plain or not sys.stdout.isatty():
         _plain(watch, interval_s)
     else:
-        _live(screen, watch, interval_s)
+        other = Watch(client) if args.cpus else CpuWatch(client)
+        _live(screen, watch, other, interval_s)
     return 0
 
 
@@ -112,26 +120,88 @@ class Watch:
         self.moves.extend(self.new_moves)
         return True
 
+    @property
+    def rows(self) -> int:
+        """So many can be scrolled through."""
+        interval = self.status.interval if self.status else None
+        return len(interval.snapshot.guests) if interval else 0
 
-def _once(screen: Console, watch: Watch) -> None:
+    def frame(self, view: View, now_s: float) -> Text:
+        """The memory page."""
+        from rich.text import Text
+
+        from vmpack.cli.top_frame import fitted, frame
+
+        if self.status is None:
+            return fitted([Text(shown(self.trouble), "bold red")], view)
+        return frame(self.status, self.moves, view, now_s, self.trouble)
+
+    def lines(self) -> list[str]:
+        """See plain_lines."""
+        return plain_lines(self)
+
+
+class CpuWatch:
+    """The same of the vCPU loop."""
+
+    def __init__(self, client: AgentClient) -> None:
+        self._client = client
+        self.status: VcpuStatus | None = None
+        self.trouble = ""
+
+    def refresh(self) -> bool:
+        """As Watch.refresh; an agent that does not look at vCPUs is unavailable too."""
+        before = self.status
+        try:
+            self.status = self._client.vcpus()
+        except UnavailableError as error:
+            if before is None:
+                raise
+            self.trouble = f"{error.message}; what is shown is old"
+            return False
+        self.trouble = ""
+        newest = self.status.interval
+        return newest is not None and not (before is not None and before.interval == newest)
+
+    @property
+    def rows(self) -> int:
+        """So many can be scrolled through."""
+        from vmpack.cli.top_cpus import rows_of
+
+        interval = self.status.interval if self.status else None
+        return len(rows_of(interval)) if interval else 0
+
+    def frame(self, view: View, now_s: float) -> Text:
+        """The pCPU page."""
+        from vmpack.cli.top_cpus import frame
+
+        return frame(self.status, view, now_s, self.trouble)
+
+    def lines(self) -> list[str]:
+        """The newest turn as lines."""
+        from vmpack.cli.vcpu_text import plain_lines
+
+        return plain_lines(self.status)
+
+
+def _once(screen: Console, watch: Watch | CpuWatch) -> None:
     from vmpack.cli.bars import WIDE_COLUMNS
     from vmpack.cli.screen import ascii_only
-    from vmpack.cli.top_frame import View, frame
+    from vmpack.cli.top_frame import View
 
-    assert watch.status is not None
     columns = min(screen.width, WIDE_COLUMNS)
     view = View(columns, rows=UNLIMITED_ROWS, ascii_only=ascii_only(screen), interactive=False)
-    screen.print(frame(watch.status, watch.moves, view, time.time()))
+    screen.print(watch.frame(view, time.time()))
 
 
-def _plain(watch: Watch, interval_s: float) -> None:
+def _plain(watch: Watch | CpuWatch, interval_s: float) -> None:
     fresh, told = True, ""
     while True:
         if watch.trouble != told:
             told = watch.trouble
             print(told or "the agent answers again", flush=True)
         if fresh:
-            for line in plain_lines(watch):
+            for line in watch.lines():
                 print(line, flush=True)
         time.sleep(interval_s)
         fresh = watch.refresh()
@@ -149,30 +219,38 @@ def plain_lines(watch: Watch) -> list[str]:
     return [host, *(f"{timed.clock} {timed.move}" for timed in watch.new_moves)]
 
 
-def _live(screen: Console, watch: Watch, interval_s: float) -> None:
+def _live(screen: Console, watch: Watch | CpuWatch, other: Watch | CpuWatch, interval_s: float) -> None:
     from rich.live import Live
 
     from vmpack.cli.screen import ascii_only
-    from vmpack.cli.top_frame import View, frame
+    from vmpack.cli.top_frame import View
 
     first, plain = 0, ascii_only(screen)
     drawing = Live(console=screen, screen=True, auto_refresh=False)
     with _terminated_cleanly(), _keys() as keyboard, drawing as live:
         due_s = time.monotonic() + interval_s
         while True:
-            assert watch.status is not None
-            interval = watch.status.interval
-            last = max(0, len(interval.snapshot.guests) - 1) if interval else 0
-            first = min(max(0, first), last)
+            first = min(max(0, first), max(0, watch.rows - 1))
             view = View(screen.width, screen.height, first, plain)
-            live.update(frame(watch.status, watch.moves, view, time.time(), watch.trouble), refresh=True)
+            live.update(watch.frame(view, time.time()), refresh=True)
             key = _key(keyboard, due_s - time.monotonic())
             if key in ("q", "Q", END_OF_INPUT):
                 return
             first += _SCROLL.get(key, 0) if key not in _PAGES else _PAGES[key] * max(1, screen.height // 2)
-            if time.monotonic() >= due_s:
-                watch.refresh()
-                due_s = time.monotonic() + interval_s
+            if key in ("c", "C", "\t"):
+                watch, other, first = other, watch, 0
+            elif time.monotonic() < due_s:
+                continue
+            _refresh(watch)
+            due_s = time.monotonic() + interval_s
+
+
+def _refresh(watch: Watch | CpuWatch) -> None:
+    """A page that never had an answer says why; the other one can still be turned to."""
+    try:
+        watch.refresh()
+    except VmpackError as error:
+        watch.trouble = error.message
 
 
 _SCROLL = {"\x1b[A": -1, "k": -1, "\x1b[B": 1, "j": 1, "\x1b[H": -(10**6), "\x1b[F": 10**6}

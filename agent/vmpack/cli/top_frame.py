@@ -24,7 +24,7 @@ AMOUNT_CELLS = 8
 MOVES_SHARE = 4
 """A quarter of the screen at most is for moves."""
 
-_STATE_STYLES = {"active": "green", "observe": "cyan", "frozen": "bold yellow"}
+STATE_STYLES = {"active": "green", "observe": "cyan", "frozen": "bold yellow"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class View:
 
     columns: int
     rows: int
-    first_guest: int = 0
+    first_row: int = 0
+    """Of VMs, or of pCPUs."""
     ascii_only: bool = False
     interactive: bool = True
     """False leaves the keys out."""
@@ -56,7 +57,7 @@ def frame(
         head.append(Text(f"the newest interval failed: {shown(status.last_error)}", "bold red"))
     interval = status.interval
     if interval is None:
-        return _fitted([*head, Text("no interval has gone through yet")], view)
+        return fitted([*head, Text("no interval has gone through yet")], view)
     head += [
         bars.host_bar(interval, view.columns, ascii_only=view.ascii_only),
         bars.host_legend(interval, ascii_only=view.ascii_only),
@@ -66,12 +67,12 @@ def frame(
     ]
     tail = [Text(), *_move_rows(moves, max(1, view.rows // MOVES_SHARE)), _keys(view)]
     guests = _guest_rows(interval, view, max(1, view.rows - len(head) - len(tail) - 1))
-    return _fitted([*head, _heading(view), *guests, *tail], view)
+    return fitted([*head, _heading(view), *guests, *tail], view)
 
 
 def _title(status: AgentStatus, now_s: float) -> Text:
     word = state(status)
-    title = Text.assemble(("vmpack ", "bold"), (word, _STATE_STYLES[word]), f"  {shown(status.uri)}")
+    title = Text.assemble(("vmpack ", "bold"), (word, STATE_STYLES[word]), f"  {shown(status.uri)}")
     age = age_s(status, now_s)
     if age is not None:
         title.append(f"  {format_seconds(age)} ago", style="bold red" if is_stale(status, now_s) else "dim")
@@ -95,7 +96,7 @@ def _guest_rows(interval: Interval, view: View, rows: int) -> list[Text]:
     if len(guests) <= rows:
         return [_guest_row(guest, plans.get(guest.uuid), view) for guest in guests]
     room = max(1, rows - 1)
-    first = min(max(0, view.first_guest), len(guests) - room)
+    first = min(max(0, view.first_row), len(guests) - room)
     chosen = [_guest_row(guest, plans.get(guest.uuid), view) for guest in guests[first : first + room]]
     more = f"{len(guests) - first - room} more" + (f", {first} above" if first else "")
     return [*chosen, Text(more, "dim")]
@@ -120,10 +121,11 @@ def _move_rows(moves: Sequence[TimedMove], limit: int) -> list[Text]:
 
 def _keys(view: View) -> Text:
     legend = bars.guest_legend(ascii_only=view.ascii_only)
-    return legend.append("  q quits, arrows scroll", style="dim") if view.interactive else legend
+    return legend.append("  c pCPUs, q quits, arrows scroll", style="dim") if view.interactive else legend
 
 
-def _fitted(lines: Sequence[Text], view: View) -> Text:
+def fitted(lines: Sequence[Text], view: View) -> Text:
+    """The lines as one text, cut to the terminal's size."""
     for line in lines:
-        line.truncate(view.columns, overflow="ellipsis")
+        line.truncate(view.columns, overflow="crop" if view.ascii_only else "ellipsis")
     return Text("\n", no_wrap=True).join(lines[: view.rows])

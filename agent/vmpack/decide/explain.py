@@ -67,6 +67,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "{to_before_pct} of it ({to_after_pct} then)",
         "its pCPU switched on again, or taken from vcpu.reserved_cpus",
     ),
+    "vcpu_kept": (
+        "vCPU {vcpu} stays on pCPU {pcpu}: the kernel would move it for those that are pinned now",
+        "vcpu.mode = off, or a hold on this VM",
+    ),
     "vm_grouped": (
         "its threads are kept together on {pcpus} pCPUs from pCPU {first_pcpu} on, which share a cache and a "
         "NUMA node",

@@ -108,7 +108,7 @@ class Agent:
             loop = self._running = self._loop(parts, publisher)
             trigger = PressureTrigger(lambda: loop.wake("tasks on this host wait for memory"))
             at_end.callback(trigger.stop)
-            keeper = self._vcpu_keeper(parts)
+            keeper = self._vcpu_keeper(parts, publisher)
             if keeper is not None:
                 at_end.enter_context(keeper.locked())
             service = _service(loop, parts, publisher, Vcpus(parts.hypervisor, keeper))
@@ -128,8 +128,10 @@ class Agent:
                 given_back = self._give_back(loop, parts)
         return self._exit_code(given_back and loop.status.last_error is None)
 
-    def _vcpu_keeper(self, parts: Parts) -> VcpuKeeper | None:
-        return None if self._config.vcpu.mode == "off" else VcpuKeeper(self._config, parts.state.frozen)
+    def _vcpu_keeper(self, parts: Parts, publisher: Publisher) -> VcpuKeeper | None:
+        if self._config.vcpu.mode == "off":
+            return None
+        return VcpuKeeper(self._config, parts.state.frozen, after_turn=publisher.publish_vcpus)
 
     def _identity(self, hypervisor: Hypervisor) -> str | None:
         """Which host this is; None when the agent was stopped before libvirt answered.

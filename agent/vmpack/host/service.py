@@ -34,7 +34,7 @@ from vmpack.model.policy_namespace import (
     OWNER_FIELDS,
     SHARES_LARGEST,
 )
-from vmpack.model.vcpu import AffinityOutcome, VcpuStatus
+from vmpack.model.vcpu import AffinityOutcome, RememberedVcpus, VcpuStatus
 from vmpack.units import MIB, format_bytes
 
 log = logging.getLogger(__name__)
@@ -199,13 +199,19 @@ class HostService:
             return given
 
     def vcpus(self) -> VcpuStatus:
-        """The newest look at the vCPUs. Raises UnavailableError where nothing looks at them."""
+        """The newest look at the vCPUs, without what is remembered of them.
+
+        Raises UnavailableError where nothing looks at them.
+        """
         status = self._vcpus.status
         if status is None:
             raise UnavailableError(
                 "the agent does not look at vCPUs (vcpu.mode = off)", "set vcpu.mode to group or balance"
             )
-        return status
+        if status.interval is None:
+            return status
+        plan = dataclasses.replace(status.interval.plan, remembered=RememberedVcpus())
+        return dataclasses.replace(status, interval=dataclasses.replace(status.interval, plan=plan))
 
     def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> Pinned:
         """Let a vCPU run on these CPUs alone, on any with none; the vCPU scheduler then leaves the VM alone.

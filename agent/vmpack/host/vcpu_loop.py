@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from vmpack.clock import Clock
@@ -19,9 +19,11 @@ from vmpack.errors import VmpackError
 from vmpack.host.loop import printable
 from vmpack.host.pace import next_turn_s
 from vmpack.model.pins import format_cpus
+from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
     AffinityOutcome,
+    PinChange,
     RememberedVcpus,
     SetAffinity,
     VcpuInterval,
@@ -78,7 +80,7 @@ class VcpuLoop:
         self._plan = plan
         self._settings = settings
         self._remembered = RememberedVcpus()
-        self._changed: deque[tuple[float, AffinityOutcome]] = deque(maxlen=CHANGES_KEPT)
+        self._changed: deque[PinChange] = deque(maxlen=CHANGES_KEPT)
         self._quiet_line_every = quiet_line_every
         self._quiet_turns = 0
         self._status = VcpuStatus(settings.mode, settings.interval_s, observe_only, None, None)
@@ -98,11 +100,13 @@ class VcpuLoop:
         self._remembered = plan.remembered
         last = self._status.interval
         interval = VcpuInterval(last.number + 1 if last else 1, snapshot, plan, outcomes)
-        self._changed.extend((snapshot.wall_s, outcome) for outcome in outcomes)
+        why = reasons_of(plan)
+        changes = [PinChange(snapshot.wall_s, one, why(one.action)) for one in outcomes]
+        self._changed.extend(changes)
         self._status = dataclasses.replace(
             self._status, last_error=None, interval=interval, changed=tuple(self._changed)
         )
-        self._report(interval)
+        self._report(interval, changes)
         return interval
 
     def run(self) -> None:
@@ -134,19 +138,29 @@ class VcpuLoop:
         self._status = dataclasses.replace(self._status, last_error=why)
         return False
 
-    def _report(self, interval: VcpuInterval) -> None:
+    def _report(self, interval: VcpuInterval, changes: Sequence[PinChange]) -> None:
         plan = interval.plan
-        why = {vm.uuid: {reason.numbers.get("vcpu"): reason for reason in vm.reasons} for vm in plan.vms}
-        for outcome in interval.outcomes:
-            action = outcome.action
-            reason = why.get(action.uuid, {}).get(action.number if action.thread == "vcpu" else None)
-            level = logging.WARNING if outcome.status == "failed" else logging.INFO
-            log.log(level, "%s%s", outcome_line(outcome), f": {words(reason)[0]}" if reason else "")
+        for change in changes:
+            level = logging.WARNING if change.outcome.status == "failed" else logging.INFO
+            why = f": {words(change.why)[0]}" if change.why else ""
+            log.log(level, "%s%s", outcome_line(change.outcome), why)
         self._quiet_turns = 0 if interval.outcomes else self._quiet_turns + 1
         every = self._quiet_line_every
         quiet = bool(every) and (interval.number == 1 or self._quiet_turns % (every or 1) == (every or 1) - 1)
         planned = plan.actions and not interval.outcomes
         log.log(logging.INFO if quiet or planned else logging.DEBUG, "%s", summary_line(interval))
+
+
+def reasons_of(plan: VcpuPlan) -> Callable[[SetAffinity], Reason | None]:
+    """Why a change was decided: what was said of the vCPU, else of the VM as a whole."""
+    by_vm = {vm.uuid: {reason.numbers.get("vcpu"): reason for reason in vm.reasons} for vm in plan.vms}
+
+    def reason_of(action: SetAffinity) -> Reason | None:
+        reasons = by_vm.get(action.uuid, {})
+        of_vcpu = reasons.get(action.number) if action.thread == "vcpu" else None
+        return of_vcpu or reasons.get(None)
+
+    return reason_of
 
 
 def change_text(action: SetAffinity) -> str:

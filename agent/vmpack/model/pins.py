@@ -18,6 +18,8 @@ PINS_NAMESPACE = "urn:vmpack:pins:1"
 """Not the policy's: libvirt keeps one element per namespace."""
 PINS_PREFIX = "vmpack-pins"
 PINS_ELEMENT = "pins"
+PINS_PATH = f"metadata/{{{PINS_NAMESPACE}}}{PINS_ELEMENT}"
+"""In a domain's XML."""
 
 PinnedBy = Literal["hand", "scheduler"]
 

@@ -120,6 +120,14 @@ class AffinityOutcome:
     detail: str = ""
 
 
+class PinChange(NamedTuple):
+    """One change that was tried."""
+
+    wall_s: float
+    outcome: AffinityOutcome
+    why: Reason | None
+
+
 class VcpuUse(NamedTuple):
     """What was seen of one vCPU until now."""
 
@@ -136,6 +144,8 @@ class VcpuUse(NamedTuple):
     """How far the newest sample was from the average, where it was far."""
     moved_s: float | None = None
     """When vmpack last changed its mask."""
+    noise_squares: float = 0.0
+    """Variance of the samples around the average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +203,33 @@ class VcpuInterval:
     outcomes: tuple[AffinityOutcome, ...]
     """One per action, in order; empty in observe mode and while frozen."""
 
+    def vms_now(self) -> tuple[VmVcpus, ...]:
+        """The VMs as the changes have left them; what was given back floats until it is seen again."""
+        done = {
+            (one.action.uuid, one.action.thread, one.action.number): one.action
+            for one in self.outcomes
+            if one.status == "done"
+        }
+        if not done:
+            return self.snapshot.vms
+        changed = {uuid for uuid, _, _ in done}
+        return tuple(_changed(vm, done) if vm.uuid in changed else vm for vm in self.snapshot.vms)
+
+
+def _changed(vm: VmVcpus, done: Mapping[tuple[str, ThreadKind, int], SetAffinity]) -> VmVcpus:
+    vcpus, threads = list(vm.vcpus), list(vm.threads)
+    for index, vcpu in enumerate(vcpus):
+        if action := done.get((vm.uuid, "vcpu", vcpu.number)):
+            vcpus[index] = vcpu._replace(cpus=action.to_cpus, mask_of=_owner_after(action))
+    for index, thread in enumerate(threads):
+        if action := done.get((vm.uuid, thread.kind, thread.number)):
+            threads[index] = thread._replace(cpus=action.to_cpus, mask_of=_owner_after(action))
+    return vm._replace(vcpus=tuple(vcpus), threads=tuple(threads))
+
+
+def _owner_after(action: SetAffinity) -> MaskOwner:
+    return "nobody" if action.gives_back else "vmpack"
+
 
 @dataclass(frozen=True, slots=True)
 class VcpuStatus:
@@ -205,5 +242,5 @@ class VcpuStatus:
     """Why the newest turn failed, None when it went well."""
     interval: VcpuInterval | None
     """The newest turn that went through, None before the first."""
-    changed: tuple[tuple[float, AffinityOutcome], ...] = ()
-    """The newest changes that were tried, oldest first, each with the Unix time."""
+    changed: tuple[PinChange, ...] = ()
+    """The newest changes that were tried, oldest first."""

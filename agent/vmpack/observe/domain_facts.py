@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element
 
 from vmpack.model.guest import Exclusion, GuestPolicy
 from vmpack.model.learned import Learned
+from vmpack.model.pins import PINS_PATH, read_pins
 from vmpack.observe.host import parse_cpu_list
 from vmpack.observe.learned import read_learned
 from vmpack.observe.policy import read_policy
@@ -153,6 +154,13 @@ def _device_name(address: Element) -> str | None:
 
 
 def _has_dedicated_cpus(domain: Element) -> bool:
+    """By its owner or somebody at run time: pins of the vCPU scheduler count as what was there before."""
     vcpus = int(domain.findtext("vcpu", default="1"))
-    pins = [parse_cpu_list(pin.get("cpuset", "")) for pin in domain.iterfind("cputune/vcpupin")]
-    return len(pins) >= vcpus and all(len(cpus) == 1 for cpus in pins)
+    noted = {pin.number: pin for pin in read_pins(domain.find(PINS_PATH)) if pin.thread == "vcpu"}
+    masks = []
+    for element in domain.iterfind("cputune/vcpupin"):
+        cpus = parse_cpu_list(element.get("cpuset", ""))
+        pin = noted.get(int(element.get("vcpu", "-1")))
+        ours = pin is not None and pin.by == "scheduler" and cpus in (pin.cpus, pin.instead_of)
+        masks.append(pin.before if pin is not None and ours else cpus)
+    return len(masks) >= vcpus and all(len(cpus) == 1 for cpus in masks)

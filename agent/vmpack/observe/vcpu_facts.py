@@ -14,11 +14,10 @@ from xml.etree.ElementTree import Element
 from vmpack.cpu_masks import DefinedMasks, ThreadKey, defined_masks, iothread_numbers
 from vmpack.errors import UnavailableError
 from vmpack.model.guest import GuestPolicy
-from vmpack.model.pins import PINS_ELEMENT, PINS_NAMESPACE, Pin, read_pins
+from vmpack.model.pins import PINS_PATH, Pin, read_pins
 from vmpack.observe.domain_facts import bound_nodes
 from vmpack.observe.policy import read_policy
 
-_NOTE = f"metadata/{{{PINS_NAMESPACE}}}{PINS_ELEMENT}"
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 _SCHEDULES = ("vcpusched", "iothreadsched", "emulatorsched")
 
@@ -51,10 +50,9 @@ def read_vcpu_facts(xml: str, lasting_xml: str | None, placed: Placed) -> VcpuFa
     """
     domain = ElementTree.fromstring(xml)
     running = defined_masks(domain)
-    pins = {pin.key: pin for pin in read_pins(domain.find(_NOTE))}
     return VcpuFacts(
-        pins=pins,
-        owned=_owned(domain, None if lasting_xml is None else ElementTree.fromstring(lasting_xml), pins),
+        pins={pin.key: pin for pin in read_pins(domain.find(PINS_PATH))},
+        owned=_owned(domain, None if lasting_xml is None else ElementTree.fromstring(lasting_xml)),
         others={key: running.of(key) for key in _other_threads(domain)},
         is_placed=domain.find("vcpu[@placement='auto']") is not None or _is_placed(domain, placed),
         is_real_time=any(domain.find(f"cputune/{name}") is not None for name in _SCHEDULES),
@@ -63,13 +61,12 @@ def read_vcpu_facts(xml: str, lasting_xml: str | None, placed: Placed) -> VcpuFa
     )
 
 
-def _owned(domain: Element, lasting: Element | None, pins: Mapping[ThreadKey, Pin]) -> DefinedMasks:
+def _owned(domain: Element, lasting: Element | None) -> DefinedMasks:
+    """nova pins the running VM with its definition: what runs is what it chose."""
     if lasting is not None:
         return defined_masks(lasting)
     if any(element.tag.startswith(_NOVA) for element in domain.iterfind("metadata/*")):
-        running = defined_masks(domain)
-        pinned = {key: cpus for key, cpus in running.pinned.items() if key not in pins}
-        return DefinedMasks(pinned, running.others)
+        return defined_masks(domain)
     return DefinedMasks({}, ())
 
 

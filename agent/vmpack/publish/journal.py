@@ -1,7 +1,8 @@
 """The journal: every interval as one line, in compressed segments that replay alone, under a size cap.
 
 Written by the publisher, read by replay. STATE_DIR/journal/NNNNNNNN.jsonl.gz: a header line with all that was
-remembered and the settings whole, then one line per interval. `zcat FILE | jq` reads it. What the decision
+remembered and the settings whole, then one line per interval, and among these one per turn of the vCPU loop
+in which something was planned. `zcat FILE | jq` reads it. What the decision
 remembers is not repeated: it follows from replaying, and its digest proves it; where something else changed
 it (observe mode, a failed action, an administrator) the line tells what changed.
 
@@ -24,6 +25,7 @@ from vmpack.model.host import HostSnapshot
 from vmpack.model.interval import Interval
 from vmpack.model.plan import Plan, Remembered, RememberedGuest
 from vmpack.model.settings import Settings
+from vmpack.model.vcpu import AffinityOutcome, RememberedVcpus, VcpuInterval, VcpuPlan, VcpuSnapshot
 from vmpack.publish.atomic import disk_error, make_directory
 
 FORMAT = 1
@@ -63,6 +65,19 @@ class Header:
     """From what that interval left to `remembered`; None when nothing else changed it."""
     format: int = FORMAT
     kind: Literal["header"] = "header"
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuLine:
+    """One turn of the vCPU loop in which something was planned. It is told, not decided again."""
+
+    number: int
+    """Of the turns of the vCPU loop."""
+    snapshot: VcpuSnapshot
+    plan: VcpuPlan
+    """With nothing remembered."""
+    outcomes: tuple[AffinityOutcome, ...]
+    kind: Literal["vcpu"] = "vcpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,7 @@ class JournalWriter:
         self._version = version
         self._segment: _Segment | None = None
         self._left: Remembered | None = None
+        self._settings: Settings | None = None
 
     def write(self, interval: Interval, remembered_before: Remembered, settings: Settings) -> None:
         """Append one interval; `remembered_before` and `settings` are what its decision got.
@@ -150,7 +166,25 @@ class JournalWriter:
             segment = self._begin(_line(header), line, settings_digest)
         self._make_room(segment.path, _bound_bytes(line))
         self._append(segment, line)
-        self._left = interval.plan.remembered
+        self._left, self._settings = interval.plan.remembered, settings
+
+    def write_vcpus(self, turn: VcpuInterval) -> None:
+        """Append a turn of the vCPU loop behind the interval that was written last; raises as `write`.
+
+        Where none was, as after a failed write, the turn is left out: a segment begins with an interval.
+        """
+        segment, left, settings = self._segment, self._left, self._settings
+        if segment is None or left is None or settings is None:
+            return
+        self._left = None
+        plan = dataclasses.replace(turn.plan, remembered=RememberedVcpus())
+        line = _line(VcpuLine(turn.number, turn.snapshot, plan, turn.outcomes))
+        if self._full(segment, line):
+            header = Header(self._version, left, settings, continues=True, correction=None)
+            segment = self._begin(_line(header), line, segment.settings_digest)
+        self._make_room(segment.path, _bound_bytes(line))
+        self._append(segment, line)
+        self._left = left
 
     def close(self) -> None:
         """End the newest segment; the next write begins another."""
@@ -240,7 +274,7 @@ class _Segment:
             view = view[written:]
 
 
-def _line(record: Header | JournalLine) -> bytes:
+def _line(record: Header | JournalLine | VcpuLine) -> bytes:
     try:
         return dumps(record).encode() + b"\n"
     except ValueError as error:

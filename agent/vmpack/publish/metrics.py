@@ -15,6 +15,7 @@ from vmpack.model.guest import GuestSnapshot
 from vmpack.model.interval import Interval
 from vmpack.model.plan import GuestPlan
 from vmpack.publish.gpu_metrics import gpu_families
+from vmpack.publish.vcpu_metrics import VcpuMetrics
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -147,6 +148,8 @@ class Metrics:
 
     def __init__(self, version: str) -> None:
         self._seen = Seen(version)
+        self.vcpus = VcpuMetrics()
+        """Fed by the vCPU loop."""
 
     def record(self, interval: Interval, observe_only: bool, took_s: float) -> None:
         """Take in an interval that went through."""
@@ -173,11 +176,12 @@ class Metrics:
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.registry import Collector
 
-        seen = self._seen
+        seen, vcpus = self._seen, self.vcpus
 
         class Once(Collector):
             def collect(self) -> Iterator[Family]:
-                return _families(seen)
+                yield from _families(seen)
+                yield from vcpus.families()
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Once())

@@ -7,6 +7,7 @@ nor the loop; the same failure is logged once, and once more when it is over.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.machine import Machine
 from vmpack.model.plan import Remembered
 from vmpack.model.settings import Settings
+from vmpack.model.vcpu import VcpuInterval, VcpuStatus
 from vmpack.publish import probe_text
 from vmpack.publish.atomic import disk_error, make_directory, sweep_leftovers, write_atomically
 from vmpack.publish.history import History
@@ -30,6 +32,8 @@ TEXT_HOLDS_INTERVALS = 3
 TEXT_HOLDS_LEAST_S = 15.0
 """A probe text is believed for so long: an interval may be late, an agent that is gone must be noticed."""
 
+VCPU_TURNS_KEPT = 100
+"""For so many turns of the vCPU loop the journal may be behind, as while intervals of memory fail."""
 
 Grant = Callable[[Interval, bool], int]
 """The bytes by which the probe raises the host's memory, by interval and observe_only."""
@@ -63,6 +67,9 @@ class Publisher:
         self._history = History(state_dir / "history.db", history_days)
         self._faults: dict[str, str] = {}
         self._is_swept = False
+        self._vcpu_turn: VcpuInterval | None = None
+        self._vcpu_turns: deque[VcpuInterval] = deque(maxlen=VCPU_TURNS_KEPT)
+        """Not yet in the journal."""
 
     def publish(
         self,
@@ -83,8 +90,25 @@ class Publisher:
         self._try("probe texts", lambda: self._write_probe_texts(interval, status.observe_only, holds_s))
         self._try("metrics", self._write_textfile)
         self._try("journal", lambda: self._journal.write(interval, remembered_before, settings))
+        self._try("journal of vCPUs", self._write_vcpu_turns)
         self._try("history", lambda: self._history.record(interval))
         return tuple(self._faults.values())
+
+    def publish_vcpus(self, status: VcpuStatus) -> None:
+        """Take in what the vCPU loop says after a turn; may be called from a thread of its own.
+
+        It reaches the textfile and the journal with the next interval of memory.
+        """
+        turn = status.interval
+        if turn is not None and turn is not self._vcpu_turn:
+            self._vcpu_turn = turn
+            self._metrics.vcpus.publish(status)
+            if turn.plan.actions:
+                self._vcpu_turns.append(turn)
+
+    def _write_vcpu_turns(self) -> None:
+        while self._vcpu_turns:
+            self._journal.write_vcpus(self._vcpu_turns.popleft())
 
     def publish_failure(self) -> tuple[str, ...]:
         """Count an interval that failed. Probe texts stay as they are: each tells until when it holds."""
@@ -98,6 +122,7 @@ class Publisher:
 
     def close(self) -> None:
         """End journal and history; take away the files that would go on telling of an agent that is gone."""
+        self._try("journal of vCPUs", self._write_vcpu_turns)
         self._try("journal", self._journal.close)
         self._try("history", self._history.close)
         for part, path in self._texts():

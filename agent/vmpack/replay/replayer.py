@@ -15,7 +15,7 @@ from vmpack.model import codec
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
-from vmpack.publish.journal import Header, JournalLine, without_remembered
+from vmpack.publish.journal import Header, JournalLine, VcpuLine, without_remembered
 from vmpack.replay.segments import Damage, Record
 
 PlanFunction = Callable[[HostSnapshot, Remembered, Settings], Plan]
@@ -45,6 +45,10 @@ class ReplayReport:
     intervals: int = 0
     actions: int = 0
     """As recorded."""
+    vcpu_turns: int = 0
+    """Turns of the vCPU loop that were recorded; they are not decided again."""
+    pin_changes: int = 0
+    """That were done in them."""
     different: int = 0
     """Intervals; one difference carries on to those after it, until the next segment starts afresh."""
     first_difference: Difference | None = None
@@ -69,6 +73,9 @@ def replay(records: Iterable[Record], plan_function: PlanFunction) -> ReplayRepo
         elif isinstance(record, Header):
             _note_start(report, record)
             segment = _Segment(record, segment.left if segment is not None and record.continues else None)
+        elif isinstance(record, VcpuLine):
+            report.vcpu_turns += 1
+            report.pin_changes += sum(outcome.status == "done" for outcome in record.outcomes)
         elif segment is not None:
             report.intervals += 1
             report.actions += len(record.plan.actions)

@@ -15,8 +15,9 @@ from pathlib import Path
 from vmpack.errors import BadDataError
 from vmpack.model import codec
 from vmpack.publish.atomic import disk_error
-from vmpack.publish.journal import FORMAT, GZIP_WINDOW_BITS, Header, JournalLine, segment_paths
+from vmpack.publish.journal import FORMAT, GZIP_WINDOW_BITS, Header, JournalLine, VcpuLine, segment_paths
 
+_VCPU_LINE = b'{"kind":"vcpu",'
 _CHUNK_BYTES = 64 * 1024
 _FLUSHED = b"\x00\x00\xff\xff"
 """What zlib writes behind each whole line while the segment is still open."""
@@ -35,11 +36,11 @@ class Damage:
         return f"{self.segment}: {self.what}"
 
 
-Record = Header | JournalLine | Damage
+Record = Header | JournalLine | VcpuLine | Damage
 
 
 def read_segments(path: Path) -> Iterator[Record]:
-    """Read one segment, or a directory of them: a Header, its JournalLines, the next Header and so on.
+    """Read one segment, or a directory of them: a Header, its lines, the next Header and so on.
 
     Raises BadDataError when there is no segment, UnavailableError or AccessError when `path` cannot be read.
     """
@@ -52,23 +53,26 @@ def read_segments(path: Path) -> Iterator[Record]:
 
 
 def _read_segment(path: Path) -> Iterator[Record]:
-    wanted: type[Header] | type[JournalLine] = Header
+    is_first = True
     for number, line in enumerate(_lines(path), 1):
         if isinstance(line, Damage):
             yield line
             return
         try:
-            record = codec.loads(wanted, line)
+            record = codec.loads(Header, line) if is_first else _loads(line)
         except BadDataError as error:
-            yield Damage(
-                path.name, f"line {number}: {_foreign(line) if wanted is Header else ''}{error.message}"
-            )
+            yield Damage(path.name, f"line {number}: {_foreign(line) if is_first else ''}{error.message}")
             return
         if isinstance(record, Header) and record.format != FORMAT:
             yield Damage(path.name, f"its format is {record.format}, this vmpack reads {FORMAT}")
             return
         yield record
-        wanted = JournalLine
+        is_first = False
+
+
+def _loads(line: bytes) -> JournalLine | VcpuLine:
+    # Canonical text has its keys sorted: no key of this record comes before its kind.
+    return codec.loads(VcpuLine, line) if line.startswith(_VCPU_LINE) else codec.loads(JournalLine, line)
 
 
 def _foreign(header: bytes) -> str:

@@ -15,6 +15,7 @@ from itertools import product
 from math import gcd, sqrt
 from typing import NamedTuple
 
+from vmpack.decide.vcpu.bound import least_squares
 from vmpack.replay.vcpu_board import Board, Item
 
 MOST_NODES = 30_000
@@ -59,42 +60,6 @@ def exact(board: Board, target_points: float, most_nodes: int = MOST_NODES) -> E
     return Exact(std_points, len(pins), pins)
 
 
-def least_squares(board: Board, loads: Sequence[float], left: float) -> float:
-    """No way to add `left` to these loads gets below this, however it is cut up.
-
-    pCPUs that are above the others' common level keep theirs; the others' follow from both derivatives (by
-    the load of each, by the mean) being 0. Where that is no minimum: 0.
-    """
-    count = len(loads)
-    levels = [load / room for load, room in zip(loads, board.capacities, strict=True)]
-    order = sorted(range(count), key=levels.__getitem__)
-    free_load, free_room, free_square, above = left, 0.0, 0.0, sum(levels)
-    for place, number in enumerate(order):
-        room = board.capacities[number]
-        free_load += loads[number]
-        free_room += room
-        free_square += room * room
-        above -= levels[number]
-        following = order[place + 1 :]
-        if not following:
-            return 0.0
-        if free_load / free_room > levels[following[0]]:
-            continue
-        free = place + 1
-        # Mean m, slope s, free levels m - s c: sum of c (m - s c) = free_load, (count - free) m = above - s C
-        slope = (free_room * above - free_load * (count - free)) / (
-            free_square * (count - free) + free_room * free_room
-        )
-        mean = (above - slope * free_room) / (count - free)
-        ours = [mean - slope * board.capacities[one] for one in order[:free]]
-        fits = all(new >= levels[one] - NEARLY for new, one in zip(ours, order, strict=False))
-        pressed = all(levels[one] - mean + slope * board.capacities[one] >= -NEARLY for one in following)
-        if slope < 0 or not fits or not pressed:
-            return 0.0
-        return slope * slope * free_square + sum((levels[one] - mean) ** 2 for one in following)
-    return 0.0
-
-
 class Evenest:
     """The least sum of squares: largest vCPUs first, to the emptiest pCPUs first."""
 
@@ -126,7 +91,7 @@ class Evenest:
             if board.near(seats):
                 self._best = min(self._best, board.squares(loads))
             return
-        if least_squares(board, loads, self._rest[at]) > self._best - self._step + NEARLY:
+        if least_squares(loads, board.capacities, self._rest[at]) > self._best - self._step + NEARLY:
             return
         key = (at, *sorted(_likeness(board, loads, self._seats)))
         if key in self._seen:
@@ -236,7 +201,7 @@ class Fewest:
     def _put(self, order: list[int], at: int, loads: list[float], seats: list[int | None]) -> None:
         board = self._board
         left = sum(board.items[place].size for place in order[at:])
-        if least_squares(board, loads, left) > self._target:
+        if least_squares(loads, board.capacities, left) > self._target:
             return
         if at == len(order):
             self._found([seat for seat in seats if seat is not None], loads)
@@ -327,7 +292,7 @@ def _least_of_all(board: Board) -> float:
     """What no seats can get below: whole units do not always divide evenly."""
     unit, count = _unit(board), len(board.capacities)
     total = sum(board.fixed) + sum(item.size for item in board.items)
-    least = least_squares(board, board.fixed, total - sum(board.fixed))
+    least = least_squares(board.fixed, board.capacities, total - sum(board.fixed))
     if not unit:
         return least
     rest = round(total / board.capacities[0] / unit) % count

@@ -5,7 +5,6 @@ Called by plan.py in the mode `balance`. vCPUs that float are left to the kernel
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import NamedTuple
@@ -18,6 +17,9 @@ from vmpack.decide.vcpu.seats import Seat, Seating
 from vmpack.decide.vcpu.spread import SLACK_RATIO, SMALL_CELLS
 from vmpack.model.vcpu import Pcpu, VcpuSnapshot, VmVcpus
 
+COUNTED_RATIO = 0.05
+"""A vCPU that wants less is hardly ever seen ready to run."""
+
 
 class Balanced(NamedTuple):
     """Which vCPUs go where, and what becomes of the loads."""
@@ -27,6 +29,8 @@ class Balanced(NamedTuple):
     before: dict[int, float]
     """Level of each pCPU: its load over its capacity. So is the next."""
     after: dict[int, float]
+    kept: Sequence[tuple[Seat, int]] = ()
+    """vCPUs that float and are counted on where they are: the kernel would move them for what is pinned."""
 
 
 def levels_of(seating: Seating, pcpus: Sequence[Pcpu]) -> dict[int, float]:
@@ -45,10 +49,9 @@ def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Ba
     is_small = len(seating.movable) * len(everything) <= SMALL_CELLS
     ways: list[list[Change]] = []
     if is_small or len(islands) == 1:
-        members = range(len(seating.movable))
-        ways.append(
-            over(snapshot, seating, everything, members, _reach(snapshot, seating, islands), target_ratio)
-        )
+        members, reach = range(len(seating.movable)), _reach(snapshot, seating, islands)
+        several = islands if len(islands) > 1 else ()
+        ways.append(over(snapshot, seating, everything, members, reach, target_ratio, several))
     if len(islands) > 1:
         ways += [
             _by_islands(snapshot, seating, islands, target_ratio, may_leave) for may_leave in (True, False)
@@ -57,7 +60,8 @@ def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Ba
     least = min(std_ratio(list(one.after.values())) for one in found)
     goal = max(target_ratio, least + SLACK_RATIO)
     fitting = [one for one in found if std_ratio(list(one.after.values())) <= goal]
-    return min(fitting, key=lambda one: len(one.moves))
+    chosen = min(fitting, key=lambda one: len(one.moves))
+    return chosen._replace(kept=_restless(snapshot, seating, chosen.moves)) if chosen.moves else chosen
 
 
 def _by_islands(
@@ -96,30 +100,42 @@ def _balanced(snapshot: VcpuSnapshot, seating: Seating, moves: Sequence[Change])
     return Balanced([(seating.movable[move.item], move.to_bin) for move in ordered], before, after)
 
 
+def _restless(
+    snapshot: VcpuSnapshot, seating: Seating, moves: Sequence[tuple[Seat, int]]
+) -> list[tuple[Seat, int]]:
+    """Of those that stay afloat: who is where two more sit than elsewhere, or while a faster pCPU has none.
+
+    The kernel counts who is ready to run, and hardly weighs it.
+    """
+    rooms = {pcpu.number: pcpu.capacity_ratio for pcpu in snapshot.pcpus}
+    goes = {(seat.vm, seat.vcpu.number): cpu for seat, cpu in moves}
+    counts = dict.fromkeys(rooms, 0)
+    for seat in seating.movable:
+        cpu = goes.get((seat.vm, seat.vcpu.number), seat.cpu)
+        if cpu is not None and seat.demand_ratio >= COUNTED_RATIO:
+            counts[cpu] += 1
+    for cpu, count in seating.fixed_counts.items():
+        counts[cpu] += count
+    found = []
+    for seat in seating.movable:
+        if seat.is_pinned or seat.cpu is None or (seat.vm, seat.vcpu.number) in goes:
+            continue
+        here = counts[seat.cpu], rooms[seat.cpu]
+        others = set(seat.vcpu.cpus) & set(rooms) or rooms
+        if any(counts[cpu] + 2 <= here[0] or (not counts[cpu] and rooms[cpu] > here[1]) for cpu in others):
+            found.append((seat, seat.cpu))
+    return found
+
+
 def _reach(
     snapshot: VcpuSnapshot, seating: Seating, islands: Sequence[Island]
 ) -> list[frozenset[int] | None]:
-    """The pCPUs that each vCPU may go to by itself: where its VM is, unless that is one vCPU or too large."""
-    if len(islands) == 1:
-        return [None] * len(seating.movable)
-    island_of = {cpu: number for number, island in enumerate(islands) for cpu in island.cpus}
-    largest = max(len(island.cpus) for island in islands)
-    homes_of: dict[int, set[int]] = {}
-    counts: Counter[int] = Counter()
-    for seat in seating.movable:
-        counts[seat.vm] += 1
-        if seat.cpu is not None:
-            homes_of.setdefault(seat.vm, set()).add(island_of[seat.cpu])
+    """The pCPUs that each vCPU may go to: those of the nodes where its VM's memory is."""
     found: list[frozenset[int] | None] = []
     for seat in seating.movable:
         nodes = snapshot.vms[seat.vm].nodes
-        is_bound_here = 1 < counts[seat.vm] <= largest and seat.vm in homes_of
-        near = homes_of[seat.vm] if is_bound_here else range(len(islands))
-        found.append(
-            frozenset(
-                cpu for one in near for cpu in islands[one].cpus if not nodes or islands[one].node in nodes
-            )
-        )
+        near = frozenset(cpu for island in islands if island.node in nodes for cpu in island.cpus)
+        found.append(near if nodes else None)
     return found
 
 

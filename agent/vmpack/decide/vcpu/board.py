@@ -6,8 +6,8 @@ times in one decision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import sqrt
 
 
@@ -27,6 +27,10 @@ class Board:
     """By item: items of one family never come into one bin; -1: of no family."""
     cores: tuple[int, ...]
     """By bin: bins of one core share its strength."""
+    islands: tuple[int, ...] = ()
+    """By bin: the group of bins that it is in; empty: all are in one."""
+    limits: Mapping[int, int] = field(default_factory=dict)
+    """By family: over how many islands it may spread at most; another one over all."""
 
     def loads(self, seats: Sequence[int]) -> list[float]:
         """By bin."""
@@ -54,6 +58,16 @@ class Board:
         """May the item go there, with all others where they sit?"""
         allowed = self.allowed[item]
         return (allowed is None or to_bin in allowed) and self.is_clear(item, to_bin, seats)
+
+    def is_near(self, seats: Sequence[int]) -> bool:
+        """Does no family spread over more islands than it may?"""
+        if not self.limits:
+            return True
+        used: dict[int, set[int]] = {}
+        for family, seat in zip(self.families, seats, strict=True):
+            if family in self.limits:
+                used.setdefault(family, set()).add(self.islands[seat])
+        return all(len(islands) <= self.limits[family] for family, islands in used.items())
 
     def is_clear(self, item: int, to_bin: int, seats: Sequence[int]) -> bool:
         """Is no other item of its family there?"""

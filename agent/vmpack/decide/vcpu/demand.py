@@ -19,7 +19,10 @@ from vmpack.model.vcpu import VcpuState, VcpuUse, VmVcpus
 SMOOTHED_S = 60.0
 """Time constant of the averages."""
 STRAY_RATIO = 0.2
-"""Farther from its average than this a sample strays; two on the same side, and the load has changed."""
+STRAY_NOISES = 4.0
+"""Farther from its average than this, and than so many standard deviations, a sample strays; two on the same
+side, and the load has changed.
+"""
 _NO_REST_RATIO = 0.02
 
 
@@ -52,12 +55,13 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
     run = min(1.0, ran_ns / elapsed_ns)
     wait = min(1.0 - run, waited_ns / elapsed_ns)
     demand = demand_ratio(run, wait, capacity_ratio)
-    samples, stray = known.samples, demand - known.demand_ratio
+    samples, stray, noise = known.samples, demand - known.demand_ratio, known.noise_squares
     if samples == 0:
         samples = 1
-    elif abs(stray) <= STRAY_RATIO:
+    elif abs(stray) <= STRAY_RATIO or stray * stray <= STRAY_NOISES**2 * noise:
         weight = max(1.0 / (samples + 1), 1.0 - exp((known.time_s - time_s) / SMOOTHED_S))
         demand = known.demand_ratio + weight * stray
+        noise += max(weight, 1.0 / samples) * (stray * stray - noise)
         wait = known.wait_ratio + weight * (wait - known.wait_ratio)
         samples += 1
     elif known.stray_ratio is not None and known.stray_ratio * stray > 0:
@@ -65,7 +69,7 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
         samples = 1
     else:
         return known._replace(time_s=time_s, run_ns=vcpu.run_ns, delay_ns=vcpu.delay_ns, stray_ratio=stray)
-    return VcpuUse(time_s, vcpu.run_ns, vcpu.delay_ns, demand, wait, samples, None, known.moved_s)
+    return VcpuUse(time_s, vcpu.run_ns, vcpu.delay_ns, demand, wait, samples, None, known.moved_s, noise)
 
 
 def uses_of(

@@ -100,17 +100,29 @@ class Evener:
         allowed = self.board.allowed[item]
         if allowed is not None and to_bin not in allowed:
             return False
-        return self.board.families[item] not in self._families[to_bin]
+        return self.board.families[item] not in self._families[to_bin] and self._is_near(item, to_bin)
 
     def _may_swap(self, item: int, other: int, high: int, low: int) -> bool:
         board = self.board
         for one, to_bin, leaves in ((item, low, other), (other, high, item)):
             allowed, family = board.allowed[one], board.families[one]
-            if allowed is not None and to_bin not in allowed:
+            if (allowed is not None and to_bin not in allowed) or not self._is_near(one, to_bin):
                 return False
             if family in self._families[to_bin] and not self._is_only_kin(leaves, family, to_bin):
                 return False
         return True
+
+    def _is_near(self, item: int, to_bin: int) -> bool:
+        """Does it stay in an island where its family is?"""
+        board = self.board
+        family = board.families[item]
+        if family not in board.limits:
+            return True
+        island = board.islands[to_bin]
+        return any(
+            board.families[other] == family and board.islands[seat] == island
+            for other, seat in enumerate(self.seats)
+        )
 
     def _is_only_kin(self, item: int, family: int, in_bin: int) -> bool:
         families = self.board.families

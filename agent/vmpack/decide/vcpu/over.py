@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from vmpack.decide.vcpu.board import Board
+from vmpack.decide.vcpu.islands import Island
 from vmpack.decide.vcpu.order import Change
 from vmpack.decide.vcpu.seats import Seating
 from vmpack.decide.vcpu.spread import spread
@@ -19,10 +20,12 @@ def over(
     members: Sequence[int],
     reach: Sequence[frozenset[int] | None],
     target_ratio: float,
+    islands: Sequence[Island] = (),
 ) -> list[Change]:
     """Changes that even out these pCPUs; of those members that come from elsewhere too.
 
     `members` are indexes of `seating.movable`, `reach` has the pCPUs that each may go to (None: any of them).
+    Over several `islands` no VM that fits into one comes to spread over more of them than now.
     """
     pcpus = {pcpu.number: pcpu for pcpu in snapshot.pcpus}
     index_of = {cpu: index for index, cpu in enumerate(cpus)}
@@ -30,6 +33,12 @@ def over(
     kin = Counter(seat.vm for seat in seats)
     allowed = [_bins(place, index_of) for place in reach]
     rooms = [len(cpus) if bins is None else len(bins) for bins in allowed]
+    island_of = {cpu: number for number, island in enumerate(islands) for cpu in island.cpus}
+    largest = max((len(island.cpus) for island in islands), default=0)
+    spread_now: dict[int, set[int]] = {}
+    for seat in seats:
+        if islands and kin[seat.vm] > 1 and seat.cpu is not None:
+            spread_now.setdefault(seat.vm, set()).add(island_of[seat.cpu])
     board = Board(
         capacities=tuple(pcpus[cpu].capacity_ratio for cpu in cpus),
         fixed=tuple(seating.fixed[cpu] for cpu in cpus),
@@ -41,6 +50,8 @@ def over(
             seat.vm if 1 < kin[seat.vm] <= room else -1 for seat, room in zip(seats, rooms, strict=True)
         ),
         cores=tuple(pcpus[cpu].core for cpu in cpus),
+        islands=tuple(island_of[cpu] for cpu in cpus) if islands else (),
+        limits={vm: len(places) for vm, places in spread_now.items() if kin[vm] <= largest},
     )
     begun = _settled(board, [index_of.get(-1 if seat.cpu is None else seat.cpu) for seat in seats])
     ended = spread(board, begun, target_ratio)

@@ -29,11 +29,18 @@ from vmpack.model.vcpu import (
 )
 
 BALANCED_MASKS: tuple[MaskOwner, ...] = ("nobody", "vmpack", "run_time")
+FLOATS_PATIENCE_INTERVALS = 2
 PATIENCE_INTERVALS = 3
 """So often in a row loads that did not change must be uneven before anything is done about it."""
 LONG_PATIENCE_INTERVALS = 18
-"""So often, while they are uneven by less than DEAD_BAND times the target: that may be chance."""
+"""So often, while they are uneven by less than DEAD_BAND times the target; and before it is tried again."""
 DEAD_BAND = 1.3
+CLEAR = 4.0
+"""Loads that are uneven by so many targets at first sight are no chance."""
+NO_NOISE = 0.1
+"""Loads are steady whose average is known to so many targets."""
+NOISES = 3.0
+"""By so many standard deviations of what is seen of the loads they must become more even."""
 LEAST_GAIN = 2.0
 """By so many squared targets each change must lower the sum of squares, where no load has changed."""
 
@@ -61,6 +68,12 @@ def give_back(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
     return tuple(action for vm in snapshot.vms if _may_give_back(vm) for action in _give_back(vm))
 
 
+def _no_longer_ours(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
+    """What takes our pins off VMs whose owner has since asked for other things."""
+    changed = [vm for vm in snapshot.vms if vm.left_alone in ("opt_out", "owner_mask", "real_time")]
+    return tuple(action for vm in changed for action in _give_back(vm))
+
+
 def _may_give_back(vm: VmVcpus) -> bool:
     return vm.left_alone not in ("job", "not_running")
 
@@ -84,48 +97,54 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
     levels = levels_of(seated, snapshot.pcpus)
     std = std_ratio(list(levels.values()))
     uneven = uneven + 1 if std > target else 0
+    left = _no_longer_ours(snapshot)
     lost = any(seat.cpu is None for seat in seated.movable)
     if not (lost or _is_time(seated, std, uneven, target)):
-        return _answer(snapshot, uses, (), levels, levels, {}, uneven, settings)
+        return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     done = balance(snapshot, seated, target)
-    if not (lost or seated.is_fresh or seated.floats_wait) and not _is_worth(done, target):
-        return _answer(snapshot, uses, (), levels, levels, {}, uneven, settings)
+    if not lost and not _is_worth(seated, done, target):
+        return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     reasons: dict[str, list[Reason]] = {}
-    actions = []
+    actions = list(left)
     for seat, cpu in done.moves:
         vm = snapshot.vms[seat.vm]
         actions.append(SetAffinity(vm.uuid, vm.name, "vcpu", seat.vcpu.number, seat.vcpu.cpus, (cpu,)))
         reasons.setdefault(vm.uuid, []).append(_why_moved(seat.vcpu.number, seat.cpu, cpu, done))
-    return _answer(
-        snapshot,
-        uses,
-        tuple(actions),
-        done.before,
-        done.after,
-        reasons,
-        uneven if not actions else 0,
-        settings,
-    )
+    for seat, cpu in done.kept:
+        vm = snapshot.vms[seat.vm]
+        actions.append(SetAffinity(vm.uuid, vm.name, "vcpu", seat.vcpu.number, seat.vcpu.cpus, (cpu,)))
+        numbers = {"vcpu": seat.vcpu.number, "pcpu": cpu}
+        reasons.setdefault(vm.uuid, []).append(Reason("vcpu_kept", numbers))
+    uneven = 0 if actions else uneven
+    return _answer(snapshot, uses, tuple(actions), done.before, done.after, reasons, uneven, settings)
 
 
 def _is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
-    """At once where a load is new or has changed, else after some patience; never for chance.
+    """At once where loads are new or have changed and are clearly uneven, else after some patience.
 
-    Where a vCPU that floats was seen says little by itself: a second look has to agree.
+    The first look at a load may be chance, and where a vCPU that floats was seen says little by itself.
     """
     if std <= target:
         return False
-    if seated.is_fresh and not seated.floats_wait:
+    if seated.is_fresh and std > CLEAR * target and not seated.floats_wait:
         return True
-    if seated.floats_wait and uneven == 2:
+    if seated.is_settled or (seated.floats_wait and uneven == FLOATS_PATIENCE_INTERVALS):
         return True
-    return uneven >= (PATIENCE_INTERVALS if std > target * DEAD_BAND else LONG_PATIENCE_INTERVALS)
+    if uneven == PATIENCE_INTERVALS:
+        return std > DEAD_BAND * target
+    return uneven % LONG_PATIENCE_INTERVALS == 0
 
 
-def _is_worth(done: Balanced, target: float) -> bool:
+def _is_worth(seated: Seating, done: Balanced, target: float) -> bool:
+    """Is more won than chance explains, and enough by each change, where loads are not new or not steady?"""
     before, after = list(done.before.values()), list(done.after.values())
-    gain = (std_ratio(before) ** 2 - std_ratio(after) ** 2) * len(before)
-    return gain >= LEAST_GAIN * target * target * len(done.moves)
+    gain = std_ratio(before) ** 2 - std_ratio(after) ** 2
+    if gain <= NOISES**2 * seated.noise_squares:
+        return False
+    is_new = seated.is_fresh or seated.is_settled or seated.floats_wait
+    if is_new and seated.noise_squares < (target * NO_NOISE) ** 2:
+        return True
+    return gain * len(before) >= LEAST_GAIN * target * target * len(done.moves)
 
 
 def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> Reason:
@@ -148,7 +167,7 @@ def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> 
 def _grouped(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSettings) -> VcpuPlan:
     done = group(snapshot, uses, settings.target_points / 100)
     reasons: dict[str, list[Reason]] = {}
-    actions: list[SetAffinity] = []
+    actions = list(_no_longer_ours(snapshot))
     for vm in snapshot.vms:
         cpus = done.cpus.get(vm.uuid)
         if cpus is not None:

@@ -9,6 +9,10 @@ from vmpack.model.vcpu import MaskOwner, VcpuSnapshot, VcpuState, VcpuUse, VmVcp
 
 COOL_DOWN_S = 60.0
 """A vCPU that was moved stays so long."""
+SETTLED_SAMPLES = 3
+"""So many samples make an average that can be judged."""
+STEADY_NOISE = 0.08
+"""What is left of the samples' variance in an average over a minute."""
 WAITS_RATIO = 0.05
 """vCPUs that float and wait so much of the time on average are badly served by the kernel's own spreading."""
 
@@ -34,10 +38,16 @@ class Seating(NamedTuple):
     movable: list[Seat]
     fixed: dict[int, float]
     """By pCPU: the demand of those that may not be moved, spread over the pCPUs that they may use."""
+    fixed_counts: dict[int, int]
+    """How many of them each pCPU has that are on it alone."""
     floats_wait: bool
     """Those that may run anywhere wait too much: they are counted where they sit, and may be pinned."""
     is_fresh: bool
     """A load is seen for the first time, or has just changed."""
+    is_settled: bool
+    """A load was seen SETTLED_SAMPLES times, for the first time."""
+    noise_squares: float
+    """Variance of the pCPUs' levels that comes of loads which are never quite the same."""
 
 
 def is_touchable(vm: VmVcpus, masks: Sequence[MaskOwner]) -> bool:
@@ -52,9 +62,11 @@ def seating(
     usable = frozenset(pcpu.number for pcpu in snapshot.pcpus)
     movable: list[Seat] = []
     fixed = dict.fromkeys((pcpu.number for pcpu in snapshot.pcpus), 0.0)
+    fixed_counts: dict[int, int] = {}
     adrift: list[Seat] = []
     still: list[float] = []
-    fresh = False
+    fresh = settled = False
+    noise = 0.0
     for number, vm in enumerate(snapshot.vms):
         touchable = is_touchable(vm, masks)
         of_vm = uses[vm.uuid]
@@ -63,9 +75,13 @@ def seating(
             if use.samples == 0:
                 continue
             fresh = fresh or use.samples == 1
+            settled = settled or use.samples == SETTLED_SAMPLES
+            noise += use.noise_squares * max(1 / use.samples, STEADY_NOISE)
             demand, cpus = use.demand_ratio, vcpu.cpus
             if not touchable:
                 _spread_over(fixed, still, cpus, usable, demand)
+                if len(cpus) == 1 and cpus[0] in usable:
+                    fixed_counts[cpus[0]] = fixed_counts.get(cpus[0], 0) + 1
                 continue
             stays = use.moved_s is not None and snapshot.time_s - use.moved_s < COOL_DOWN_S
             if len(cpus) == 1:
@@ -83,7 +99,8 @@ def seating(
     else:
         still += [seat.demand_ratio for seat in adrift]
     _pour(fixed, movable, snapshot, sum(still))
-    return Seating(movable, fixed, waits, fresh)
+    noise_squares = noise / max(1, len(snapshot.pcpus))
+    return Seating(movable, fixed, fixed_counts, waits, fresh, settled, noise_squares)
 
 
 def _spread_over(

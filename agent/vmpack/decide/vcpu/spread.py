@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from vmpack.decide.vcpu.board import Board, changes
 from vmpack.decide.vcpu.even import Evener
+from vmpack.decide.vcpu.evenest import evenest
 from vmpack.decide.vcpu.fewest import fewer, without_needless
 
 SMALL_CELLS = 400
@@ -47,7 +48,12 @@ def _once(board: Board, now: list[int], begun: Sequence[int], target_ratio: floa
     answers = [_stepped(board, start, target_ratio) for start in starts]
     if small:
         answers += [_stepped(board, start, 0.0) for start in starts]
-        answers.append(_stepped(board, _refilled(board, begun), 0.0))
+        refilled = _refilled(board, begun)
+        if board.is_near(refilled):
+            answers.append(_stepped(board, refilled, 0.0))
+        best_yet = min(answers, key=board.std_ratio)
+        if board.std_ratio(best_yet) > target_ratio:
+            answers.append(evenest(board, now, best_yet, NODES))
     best = min(board.std_ratio(answer) for answer in answers)
     goal = max(target_ratio, best + SLACK_RATIO)
     if std - max(best, target_ratio) < LEAST_GAIN_RATIO and std <= goal:
