@@ -144,6 +144,16 @@ def test_loads_that_wander_by_chance_move_nothing():
     assert uneven
 
 
+def test_busy_vcpus_do_not_share_a_core_while_another_is_idle():
+    """Each would run at half its speed beside an idle core."""
+    cpus = pcpus(4, threads=2)
+
+    decided = first_plan(cpus, [*pinned(1.0, cpu=0), *pinned(1.0, cpu=1)], looks=3)
+
+    (action,) = decided.actions
+    assert action.to_cpus in [(2,), (3,)]
+
+
 def test_a_vm_is_kept_on_one_node_and_the_nodes_are_even():
     """A VM over two nodes waits for memory on every other access."""
     cpus = pcpus(8, nodes=2)

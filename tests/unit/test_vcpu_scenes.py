@@ -60,7 +60,7 @@ def test_hosts_of_all_kinds_are_spread(scene: str) -> None:
 def test_most_optima_are_known() -> None:
     """Marks against an optimum that is not there would hold of themselves."""
     known = [row for row in rows("random").values() if row["optimum"] is not None]
-    assert len(known) >= 18
+    assert len(known) >= 15
     assert sum(row["optimum"] != 0 for row in known) >= 8
 
 

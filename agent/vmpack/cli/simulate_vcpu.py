@@ -46,8 +46,9 @@ columns: std: standard deviation of the pCPUs' loads at the end, in points of 1 
 vCPUs there want, on average, over the pCPU's capacity; best: the least possible; balanced: intervals from the
 beginning, or from the VM that came or went, until std is at most --target or best + 1 and stays so (never:
 -); pins: masks changed until then (all of them, but for the last 10 minutes, where never); fewest: masks that
-must be changed for std to be at most --target, or best (- where that took too long to find out, and where
-vCPUs float on a host with idle pCPUs); late: masks changed in the 10 minutes after; wait p99: share of the
+must be changed for std to be at most --target, or best (- where that took too long to find out, where vCPUs
+float on a host with idle pCPUs, and where threads share cores: busy ones are moved apart on top of it); late:
+masks changed in the 10 minutes after, from the third interval of a load on; wait p99: share of the
 time that vCPUs were ready and did not run, 99th percentile over vCPUs and intervals after that; pins/h: masks
 changed per hour of the whole scene.
 

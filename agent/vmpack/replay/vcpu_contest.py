@@ -20,6 +20,8 @@ STEADY_S = 600.0
 """So long it must hold still."""
 ALLOWED_POINTS = 1.0
 """Above the best possible, where that is above the target, counts as balanced."""
+NEW_INTERVALS = 3
+"""So long a load is new: what is changed until then is no late change."""
 LEAD_INTERVALS = 30
 """So long after the last change it may take to get there."""
 
@@ -100,7 +102,7 @@ class VcpuContest:
     def _row(self, scene: Scene, name: str, course: VcpuCourse, best: Exact) -> VcpuRow:
         at = self._balanced_at(scene, course, best)
         looks = len(course.changes)
-        still = looks - self._steady if at is None else at + 1
+        still = looks - self._steady if at is None else max(at, scene.changes_at + NEW_INTERVALS) + 1
         waits = sorted(wait for interval in course.wait_ratios[still:] for wait in interval)
         return {
             "scene": scene.name,
@@ -109,7 +111,7 @@ class VcpuContest:
             "optimal_std_points": best.std_points,
             "intervals_to_balance": None if at is None else at - scene.changes_at,
             "pin_changes": sum(course.changes[:still]),
-            "optimum": best.changes,
+            "optimum": None if _has_shared_cores(scene) else best.changes,
             "late_changes": sum(course.changes[still : still + self._steady]),
             "delay_p99": waits[min(len(waits) - 1, len(waits) * 99 // 100)],
             "pins_per_hour": sum(course.changes) / (looks * self.interval_s / 3600),
@@ -122,3 +124,8 @@ class VcpuContest:
         while at > scene.changes_at and course.std_points[at - 1] <= bound + 1e-9:
             at -= 1
         return at if at + self._steady < len(course.std_points) else None
+
+
+def _has_shared_cores(scene: Scene) -> bool:
+    """Busy vCPUs that share a core are moved apart, of which the search for the optimum knows nothing."""
+    return len({pcpu.core for pcpu in scene.pcpus}) < len(scene.pcpus)

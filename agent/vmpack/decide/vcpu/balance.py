@@ -47,21 +47,27 @@ def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Ba
     islands = islands_of(snapshot.pcpus)
     everything = [pcpu.number for pcpu in snapshot.pcpus]
     is_small = len(seating.movable) * len(everything) <= SMALL_CELLS
-    ways: list[list[Change]] = []
+    found: list[Balanced] = []
     if is_small or len(islands) == 1:
         members, reach = range(len(seating.movable)), _reach(snapshot, seating, islands)
         several = islands if len(islands) > 1 else ()
-        ways.append(over(snapshot, seating, everything, members, reach, target_ratio, several))
+        changes = over(snapshot, seating, everything, members, reach, target_ratio, several)
+        found.append(_balanced(snapshot, seating, changes))
     if len(islands) > 1:
-        ways += [
-            _by_islands(snapshot, seating, islands, target_ratio, may_leave) for may_leave in (True, False)
-        ]
-    found = [_balanced(snapshot, seating, way) for way in ways]
-    least = min(std_ratio(list(one.after.values())) for one in found)
+        for may_leave in (True, False):
+            changes = _by_islands(snapshot, seating, islands, target_ratio, may_leave)
+            found.append(_balanced(snapshot, seating, changes))
+            if not is_small and _std(found[-1].after) <= _std(found[-1].before):
+                break
+    least = min(_std(one.after) for one in found)
     goal = max(target_ratio, least + SLACK_RATIO)
-    fitting = [one for one in found if std_ratio(list(one.after.values())) <= goal]
+    fitting = [one for one in found if _std(one.after) <= goal]
     chosen = min(fitting, key=lambda one: len(one.moves))
     return chosen._replace(kept=_restless(snapshot, seating, chosen.moves)) if chosen.moves else chosen
+
+
+def _std(levels: Mapping[int, float]) -> float:
+    return std_ratio(list(levels.values()))
 
 
 def _by_islands(

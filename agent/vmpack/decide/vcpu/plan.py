@@ -7,7 +7,7 @@ nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vmpack.decide.vcpu.balance import Balanced, balance, levels_of
 from vmpack.decide.vcpu.board import std_ratio
@@ -18,6 +18,7 @@ from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
     MaskOwner,
+    Pcpu,
     PcpuLoad,
     RememberedVcpus,
     SetAffinity,
@@ -102,7 +103,7 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
     if not (lost or _is_time(seated, std, uneven, target)):
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     done = balance(snapshot, seated, target)
-    if not lost and not _is_worth(seated, done, target):
+    if not lost and not _is_worth(seated, done, snapshot.pcpus, target):
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     reasons: dict[str, list[Reason]] = {}
     actions = list(left)
@@ -135,16 +136,27 @@ def _is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
     return uneven % LONG_PATIENCE_INTERVALS == 0
 
 
-def _is_worth(seated: Seating, done: Balanced, target: float) -> bool:
+def _is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], target: float) -> bool:
     """Is more won than chance explains, and enough by each change, where loads are not new or not steady?"""
-    before, after = list(done.before.values()), list(done.after.values())
-    gain = std_ratio(before) ** 2 - std_ratio(after) ** 2
+    before, after = _unevenness(done.before, pcpus), _unevenness(done.after, pcpus)
+    gain = before - after
     if gain <= NOISES**2 * seated.noise_squares:
         return False
     is_new = seated.is_fresh or seated.is_settled or seated.floats_wait
     if is_new and seated.noise_squares < (target * NO_NOISE) ** 2:
         return True
-    return gain * len(before) >= LEAST_GAIN * target * target * len(done.moves)
+    return gain * len(pcpus) >= LEAST_GAIN * target * target * len(done.moves)
+
+
+def _unevenness(levels: Mapping[int, float], pcpus: Sequence[Pcpu]) -> float:
+    """Variance of the pCPUs' levels; where cores have several threads, that of the cores' levels on top."""
+    of_core: dict[int, list[float]] = {}
+    for pcpu in pcpus:
+        of_core.setdefault(pcpu.core, []).append(levels[pcpu.number])
+    variance = std_ratio(list(levels.values())) ** 2
+    if len(of_core) < len(pcpus):
+        variance += std_ratio([sum(own) / len(own) for own in of_core.values()]) ** 2
+    return variance
 
 
 def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> Reason:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vmpack.decide.vcpu.board import Board, changes
+from vmpack.decide.vcpu.cores import apart
 from vmpack.decide.vcpu.even import Evener
 from vmpack.decide.vcpu.evenest import evenest
 from vmpack.decide.vcpu.fewest import fewer, without_needless
 
 SMALL_CELLS = 400
 """Items times bins up to which is searched."""
-NODES = 4000
+EVENEST_NODES = 4_000
+FEWEST_NODES = 16_000
+"""So far the searches go: some tenths of a second, at the few moments when something is decided."""
 SLACK_RATIO = 0.005
 """Where the target cannot be met: so near to the best that was found is as good."""
 LEAST_GAIN_RATIO = 0.01
@@ -36,7 +39,7 @@ def spread(board: Board, seats: Sequence[int], target_ratio: float) -> list[int]
         if better == now:
             break
         now = better
-    return now
+    return apart(board, now, target_ratio)
 
 
 def _once(board: Board, now: list[int], begun: Sequence[int], target_ratio: float) -> list[int]:
@@ -53,7 +56,7 @@ def _once(board: Board, now: list[int], begun: Sequence[int], target_ratio: floa
             answers.append(_stepped(board, refilled, 0.0))
         best_yet = min(answers, key=board.std_ratio)
         if board.std_ratio(best_yet) > target_ratio:
-            answers.append(evenest(board, now, best_yet, NODES))
+            answers.append(evenest(board, now, best_yet, EVENEST_NODES))
     best = min(board.std_ratio(answer) for answer in answers)
     goal = max(target_ratio, best + SLACK_RATIO)
     if std - max(best, target_ratio) < LEAST_GAIN_RATIO and std <= goal:
@@ -64,7 +67,7 @@ def _once(board: Board, now: list[int], begun: Sequence[int], target_ratio: floa
     if small:
         fitting = [without_needless(board, begun, answer, goal) for answer in fitting]
     answer = min(fitting, key=lambda one: (changes(begun, one), board.std_ratio(one)))
-    return fewer(board, begun, answer, goal, NODES) if small else answer
+    return fewer(board, begun, answer, goal, FEWEST_NODES) if small else answer
 
 
 def _stepped(board: Board, seats: Sequence[int], goal_ratio: float) -> list[int]:
