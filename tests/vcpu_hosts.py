@@ -109,7 +109,7 @@ def after(vms: Sequence[VmVcpus], actions: Sequence[SetAffinity]) -> list[VmVcpu
 def forgetting_moves(remembered: RememberedVcpus) -> RememberedVcpus:
     """As if nothing had been moved lately, and every load were seen for the first time."""
     uses = {
-        uuid: {number: use._replace(moved_s=None, samples=1) for number, use in of_vm.items()}
+        uuid: tuple(use._replace(moved_s=None, samples=1) for use in of_vm)
         for uuid, of_vm in remembered.vms.items()
     }
     return replace(remembered, vms=uses)

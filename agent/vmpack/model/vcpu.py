@@ -131,6 +131,7 @@ class PinChange(NamedTuple):
 class VcpuUse(NamedTuple):
     """What was seen of one vCPU until now."""
 
+    number: int
     time_s: float
     run_ns: int
     delay_ns: int | None
@@ -152,8 +153,8 @@ class VcpuUse(NamedTuple):
 class RememberedVcpus:
     """What the vCPU decision remembers of the host."""
 
-    vms: Mapping[str, Mapping[str, VcpuUse]] = field(default_factory=dict)
-    """By VM uuid, then by the vCPU's number as text."""
+    vms: Mapping[str, tuple[VcpuUse, ...]] = field(default_factory=dict)
+    """By VM uuid; one per vCPU, as the snapshot had them."""
     uneven: int = 0
     """For how many intervals in a row the pCPUs have been more uneven than wanted."""
 

@@ -63,7 +63,9 @@ def balance(snapshot: VcpuSnapshot, seating: Seating, target_ratio: float) -> Ba
     goal = max(target_ratio, least + SLACK_RATIO)
     fitting = [one for one in found if _std(one.after) <= goal]
     chosen = min(fitting, key=lambda one: len(one.moves))
-    return chosen._replace(kept=_restless(snapshot, seating, chosen.moves)) if chosen.moves else chosen
+    if not (chosen.moves and seating.floats_wait):
+        return chosen
+    return chosen._replace(kept=_restless(snapshot, seating, chosen.moves))
 
 
 def _std(levels: Mapping[int, float]) -> float:
@@ -192,17 +194,16 @@ def _household(
     others: tuple[int, ...],
     may_leave: bool,
 ) -> Household:
-    seats = [seating.movable[member] for member in members]
-    cpus = tuple([seat.cpu for seat in seats if seat.cpu is not None])
-    return Household(
-        demand_ratio=sum([seat.demand_ratio for seat in seats]),
-        vcpus=len(seats),
-        seats=cpus,
-        nodes=snapshot.vms[seats[0].vm].nodes,
-        is_settled=bool(cpus),
-        stays=bool(cpus) and (not may_leave or any(seat.stays for seat in seats)),
-        others=others,
-    )
+    movable, demand, cpus, stays = seating.movable, 0.0, [], False
+    for member in members:
+        seat = movable[member]
+        demand += seat.demand_ratio
+        stays = stays or seat.stays
+        if seat.cpu is not None:
+            cpus.append(seat.cpu)
+    nodes = snapshot.vms[movable[members[0]].vm].nodes
+    stays = bool(cpus) and (stays or not may_leave)
+    return Household(demand, len(members), tuple(cpus), nodes, bool(cpus), stays, others)
 
 
 def _ordered(moves: Sequence[Change], before: Mapping[int, float], pcpus: Mapping[int, Pcpu]) -> list[Change]:

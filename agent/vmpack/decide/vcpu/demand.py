@@ -11,7 +11,7 @@ of the fastest pCPU is seen to want u = (d / c) / (d / c + 1 - d) of this one, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import exp
 
 from vmpack.model.vcpu import VcpuState, VcpuUse, VmVcpus
@@ -40,14 +40,27 @@ def demand_ratio(run_ratio: float, wait_ratio: float, capacity_ratio: float = 1.
 
 def first_use(vcpu: VcpuState, time_s: float) -> VcpuUse:
     """Of a vCPU that was never seen before: nothing is known."""
-    return VcpuUse(time_s, vcpu.run_ns, vcpu.delay_ns)
+    return VcpuUse(vcpu.number, time_s, vcpu.run_ns, vcpu.delay_ns)
 
 
 def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: float = 1.0) -> VcpuUse:
     """What is known after another look. Counters that ran backwards are a new thread's: all begins anew."""
-    elapsed_ns = (time_s - known.time_s) * 1e9
-    ran_ns = vcpu.run_ns - known.run_ns
-    waited_ns = 0 if vcpu.delay_ns is None or known.delay_ns is None else vcpu.delay_ns - known.delay_ns
+    (
+        number,
+        then_s,
+        run_before_ns,
+        delay_before_ns,
+        average,
+        wait_average,
+        samples,
+        strayed,
+        moved_s,
+        noise,
+    ) = known
+    _, run_ns, delay_ns, *_ = vcpu
+    elapsed_ns = (time_s - then_s) * 1e9
+    ran_ns = run_ns - run_before_ns
+    waited_ns = 0 if delay_ns is None or delay_before_ns is None else delay_ns - delay_before_ns
     if elapsed_ns <= 0:
         return known
     if ran_ns < 0 or waited_ns < 0:
@@ -55,36 +68,38 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
     run = min(1.0, ran_ns / elapsed_ns)
     wait = min(1.0 - run, waited_ns / elapsed_ns)
     demand = demand_ratio(run, wait, capacity_ratio)
-    samples, stray, noise = known.samples, demand - known.demand_ratio, known.noise_squares
+    stray = demand - average
     if samples == 0:
         samples = 1
     elif abs(stray) <= STRAY_RATIO or stray * stray <= STRAY_NOISES**2 * noise:
-        weight = max(1.0 / (samples + 1), 1.0 - exp((known.time_s - time_s) / SMOOTHED_S))
-        demand = known.demand_ratio + weight * stray
+        weight = max(1.0 / (samples + 1), 1.0 - exp((then_s - time_s) / SMOOTHED_S))
+        demand = average + weight * stray
         noise += max(weight, 1.0 / samples) * (stray * stray - noise)
-        wait = known.wait_ratio + weight * (wait - known.wait_ratio)
+        wait = wait_average + weight * (wait - wait_average)
         samples += 1
-    elif known.stray_ratio is not None and known.stray_ratio * stray > 0:
-        demand = known.demand_ratio + (stray + known.stray_ratio) / 2
+    elif strayed is not None and strayed * stray > 0:
+        demand = average + (stray + strayed) / 2
         samples = 1
     else:
-        return known._replace(time_s=time_s, run_ns=vcpu.run_ns, delay_ns=vcpu.delay_ns, stray_ratio=stray)
-    return VcpuUse(time_s, vcpu.run_ns, vcpu.delay_ns, demand, wait, samples, None, known.moved_s, noise)
+        return known._replace(time_s=time_s, run_ns=run_ns, delay_ns=delay_ns, stray_ratio=stray)
+    return VcpuUse(number, time_s, run_ns, delay_ns, demand, wait, samples, None, moved_s, noise)
 
 
 def uses_of(
-    known: Mapping[str, VcpuUse], vm: VmVcpus, time_s: float, capacities: Mapping[int | None, float]
-) -> dict[str, VcpuUse]:
-    """Of one VM's vCPUs, by number as text; those that are gone are forgotten.
+    known: Sequence[VcpuUse], vm: VmVcpus, time_s: float, capacities: Mapping[int | None, float]
+) -> tuple[VcpuUse, ...]:
+    """Of one VM's vCPUs, in their order; those that are gone are forgotten.
 
     `capacities` has the pCPUs that are not as fast as the fastest.
     """
-    uses = {}
-    for vcpu in vm.vcpus:
-        key = str(vcpu.number)
-        before = known.get(key)
-        if before is None:
-            uses[key] = first_use(vcpu, time_s)
-        else:
-            uses[key] = next_use(before, vcpu, time_s, capacities.get(vcpu.seat, 1.0))
-    return uses
+    if [use.number for use in known] != [vcpu.number for vcpu in vm.vcpus]:
+        of_number = {use.number: use for use in known}
+        known = [of_number.get(vcpu.number) or first_use(vcpu, time_s) for vcpu in vm.vcpus]
+    if not capacities:
+        return tuple([next_use(use, vcpu, time_s) for use, vcpu in zip(known, vm.vcpus, strict=True)])
+    return tuple(
+        [
+            next_use(use, vcpu, time_s, capacities.get(vcpu.seat, 1.0))
+            for use, vcpu in zip(known, vm.vcpus, strict=True)
+        ]
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import sqrt
 from typing import NamedTuple
 
 from vmpack.decide.vcpu.board import Board
@@ -40,22 +41,27 @@ class Evener:
             self._items[seat].append((board.sizes[item], item))
         for items in self._items:
             items.sort()
-        self._families: list[set[int]] = [
-            {board.families[item] for _, item in items} - {-1} for items in self._items
-        ]
+        self._families: list[dict[int, int]] = [{} for _ in self._items]
+        """By bin: how many items of each family it has."""
+        for item, seat in enumerate(seats):
+            family = board.families[item]
+            if family >= 0:
+                self._families[seat][family] = self._families[seat].get(family, 0) + 1
         self._turns = [0] * len(self._items)
         self._barren: dict[tuple[int, int], tuple[int, int]] = {}
         """Pairs of bins between which nothing evens, and the turns of both when that was found."""
 
     def even(self, goal_ratio: float, most_steps: int) -> None:
         """Step until the standard deviation is at most the goal, or no step evens any more."""
-        count = len(self._levels)
-        bound = count * goal_ratio * goal_ratio
         for _ in range(most_steps):
-            if self._squares - self._sum * self._sum / count <= bound:
+            if self.std_ratio <= goal_ratio or not self._step():
                 return
-            if not self._step():
-                return
+
+    @property
+    def std_ratio(self) -> float:
+        """As Board.std_ratio has it."""
+        count = len(self._levels)
+        return sqrt(max(0.0, self._squares / count - (self._sum / count) ** 2))
 
     def _step(self) -> bool:
         order = sorted(range(len(self._levels)), key=self._levels.__getitem__)
@@ -79,22 +85,25 @@ class Evener:
         slope = 2 * (self._levels[high] - self._levels[low])
         bend = self._inverse[high] + self._inverse[low]
         ideal = slope / (2 * bend)
-        best: _Step | None = None
-        theirs = self._items[low]
-        for size, item in self._items[high]:
+        best_gain, best_item, best_back = _LEAST_GAIN, -1, -1
+        ours, theirs = self._items[high], self._items[low]
+        for size, item in ours:
             gain = size * (slope - size * bend)
-            if gain > _LEAST_GAIN and (best is None or gain > best.gain) and self._may(item, low):
-                best = _Step(gain, item, -1)
-            if not theirs or size <= theirs[0][0]:
-                continue
-            at = bisect_left(theirs, (size - ideal, -1))
-            for other_size, other in theirs[max(0, at - 1) : at + 1]:
-                moved = size - other_size
-                gain = moved * (slope - moved * bend) / 2
-                is_better = gain > _LEAST_GAIN and (best is None or gain > best.gain)
-                if is_better and self._may_swap(item, other, high, low):
-                    best = _Step(gain, item, other)
-        return best
+            if gain > best_gain and self._may(item, low):
+                best_gain, best_item = gain, item
+        # A swap moves at best the ideal amount, and costs two changes.
+        if theirs and best_gain < ideal * slope / 4:
+            least = theirs[0][0]
+            for size, item in ours:
+                if size <= least:
+                    continue
+                at = bisect_left(theirs, (size - ideal, -1))
+                for other_size, other in theirs[at - 1 if at else 0 : at + 1]:
+                    moved = size - other_size
+                    gain = moved * (slope - moved * bend) / 2
+                    if gain > best_gain and self._may_swap(item, other, high, low):
+                        best_gain, best_item, best_back = gain, item, other
+        return None if best_item < 0 else _Step(best_gain, best_item, best_back)
 
     def _may(self, item: int, to_bin: int) -> bool:
         allowed = self.board.allowed[item]
@@ -125,8 +134,7 @@ class Evener:
         )
 
     def _is_only_kin(self, item: int, family: int, in_bin: int) -> bool:
-        families = self.board.families
-        return [other for _, other in self._items[in_bin] if families[other] == family] == [item]
+        return self.board.families[item] == family and self._families[in_bin][family] == 1
 
     def _take(self, step: _Step, high: int, low: int) -> None:
         self._leave(step.item, high)
@@ -140,16 +148,20 @@ class Evener:
         items = self._items[from_bin]
         del items[bisect_left(items, entry)]
         family = self.board.families[item]
-        if family >= 0 and not any(self.board.families[other] == family for _, other in items):
-            self._families[from_bin].discard(family)
+        if family >= 0:
+            counts = self._families[from_bin]
+            counts[family] -= 1
+            if not counts[family]:
+                del counts[family]
         self._shift(from_bin, -entry[0])
 
     def _come(self, item: int, to_bin: int) -> None:
         entry = (self.board.sizes[item], item)
         items = self._items[to_bin]
         items.insert(bisect_left(items, entry), entry)
-        if self.board.families[item] >= 0:
-            self._families[to_bin].add(self.board.families[item])
+        family = self.board.families[item]
+        if family >= 0:
+            self._families[to_bin][family] = self._families[to_bin].get(family, 0) + 1
         self.seats[item] = to_bin
         self._shift(to_bin, entry[0])
 

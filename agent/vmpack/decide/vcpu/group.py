@@ -28,12 +28,12 @@ class Grouped(NamedTuple):
     after: dict[int, float]
 
 
-def group(snapshot: VcpuSnapshot, uses: Mapping[str, Mapping[str, VcpuUse]], target_ratio: float) -> Grouped:
+def group(snapshot: VcpuSnapshot, uses: Mapping[str, Sequence[VcpuUse]], target_ratio: float) -> Grouped:
     """Choose the group of each VM that fits into one; the others float over their node, or everywhere."""
     islands = islands_of(snapshot.pcpus)
     everywhere = tuple(pcpu.number for pcpu in snapshot.pcpus)
     now = {vm.uuid: _present_cpus(vm, everywhere) for vm in snapshot.vms}
-    demand = {vm.uuid: sum(use.demand_ratio for use in uses[vm.uuid].values()) for vm in snapshot.vms}
+    demand = {vm.uuid: sum(use.demand_ratio for use in uses[vm.uuid]) for vm in snapshot.vms}
     largest = max(len(island.cpus) for island in islands)
     ours = [vm for vm in snapshot.vms if is_touchable(vm, OUR_MASKS) and _is_known(uses[vm.uuid])]
     narrow = [vm for vm in ours if len(vm.vcpus) <= largest]
@@ -73,17 +73,17 @@ def actions_of(vm: VmVcpus, cpus: tuple[int, ...]) -> list[SetAffinity]:
     ]
 
 
-def _is_known(uses: Mapping[str, VcpuUse]) -> bool:
-    return all(use.samples > 0 for use in uses.values())
+def _is_known(uses: Sequence[VcpuUse]) -> bool:
+    return all(use.samples > 0 for use in uses)
 
 
 def _household(
-    vm: VmVcpus, uses: Mapping[str, VcpuUse], cpus: Sequence[int], everywhere: int, time_s: float
+    vm: VmVcpus, uses: Sequence[VcpuUse], cpus: Sequence[int], everywhere: int, time_s: float
 ) -> Household:
-    moved_s = max((use.moved_s for use in uses.values() if use.moved_s is not None), default=None)
+    moved_s = max((use.moved_s for use in uses if use.moved_s is not None), default=None)
     is_grouped = len(cpus) < everywhere
     return Household(
-        demand_ratio=sum(use.demand_ratio for use in uses.values()),
+        demand_ratio=sum(use.demand_ratio for use in uses),
         vcpus=len(vm.vcpus),
         seats=tuple(cpus) if is_grouped else tuple(v.seat for v in vm.vcpus if v.seat is not None),
         nodes=vm.nodes,

@@ -81,10 +81,14 @@ def homes(
     seats: list[int] = []
     loads = list(board.fixed)
     for number, household in enumerate(households):
-        counts = Counter(island_of[seat] for seat in household.seats if seat in island_of)
+        there = [island_of[seat] for seat in household.seats if seat in island_of]
         choice = possible[number] or range(anywhere)
-        there = [island for island, _ in counts.most_common() if household.is_settled or island in choice]
-        seat = there[0] if there else min(choice, key=lambda one: loads[one] / islands[one].capacity)
+        if not household.is_settled:
+            there = [island for island in there if island in choice]
+        if there:
+            seat = there[0] if len(set(there)) == 1 else Counter(there).most_common(1)[0][0]
+        else:
+            seat = min(choice, key=lambda one: loads[one] / islands[one].capacity)
         seats.append(seat)
         loads[seat] += board.sizes[number]
     return spread(board, seats, target_ratio)

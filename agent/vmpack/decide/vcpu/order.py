@@ -30,7 +30,7 @@ def in_order(changes: Sequence[Change], levels: Sequence[float], capacities: Seq
     def excess(change: Change) -> float:
         return now[change.to_bin] + change.size / capacities[change.to_bin] - most[change.to_bin]
 
-    left, ordered = list(changes), []
+    left, ordered = sorted(changes, key=lambda change: now[change.to_bin]), []
     while left:
         best = next((one for one in left if excess(one) <= 1e-9), None) or min(left, key=excess)
         left.remove(best)

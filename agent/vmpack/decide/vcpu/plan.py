@@ -45,7 +45,7 @@ NOISES = 3.0
 LEAST_GAIN = 2.0
 """By so many squared targets each change must lower the sum of squares, where no load has changed."""
 
-Uses = dict[str, Mapping[str, VcpuUse]]
+Uses = dict[str, tuple[VcpuUse, ...]]
 
 
 def plan(snapshot: VcpuSnapshot, remembered: RememberedVcpus, settings: VcpuSettings) -> VcpuPlan:
@@ -54,7 +54,7 @@ def plan(snapshot: VcpuSnapshot, remembered: RememberedVcpus, settings: VcpuSett
     slow: dict[int | None, float] = {
         p.number: p.capacity_ratio for p in snapshot.pcpus if p.capacity_ratio != 1
     }
-    uses: Uses = {vm.uuid: uses_of(before.get(vm.uuid, {}), vm, time_s, slow) for vm in snapshot.vms}
+    uses: Uses = {vm.uuid: uses_of(before.get(vm.uuid, ()), vm, time_s, slow) for vm in snapshot.vms}
     if settings.mode == "balance" and snapshot.pcpus:
         return _balanced(snapshot, uses, remembered.uneven, settings)
     if settings.mode == "group" and snapshot.pcpus:
@@ -204,10 +204,10 @@ def _answer(
     uneven: int,
     settings: VcpuSettings,
 ) -> VcpuPlan:
-    moved: dict[str, set[str]] = {}
+    moved: dict[str, set[int]] = {}
     for action in actions:
         if action.thread == "vcpu":
-            moved.setdefault(action.uuid, set()).add(str(action.number))
+            moved.setdefault(action.uuid, set()).add(action.number)
     std_before = 100 * std_ratio(list(before.values())) if before else 0.0
     std_after = 100 * std_ratio(list(after.values())) if after else 0.0
     numbers = {
@@ -235,13 +235,11 @@ def _answer(
     )
 
 
-def _moved(uses: Mapping[str, VcpuUse], numbers: set[str], time_s: float) -> Mapping[str, VcpuUse]:
-    return {
-        number: use._replace(moved_s=time_s) if number in numbers else use for number, use in uses.items()
-    }
+def _moved(uses: Sequence[VcpuUse], numbers: set[int], time_s: float) -> tuple[VcpuUse, ...]:
+    return tuple([use._replace(moved_s=time_s) if use.number in numbers else use for use in uses])
 
 
-def _vm_plan(vm: VmVcpus, uses: Mapping[str, VcpuUse], reasons: list[Reason]) -> VmVcpuPlan:
+def _vm_plan(vm: VmVcpus, uses: Sequence[VcpuUse], reasons: list[Reason]) -> VmVcpuPlan:
     if vm.left_alone is not None:
         reasons = [Reason("vcpus_left_alone", note=vm.left_alone)]
     elif not reasons:
@@ -249,7 +247,7 @@ def _vm_plan(vm: VmVcpus, uses: Mapping[str, VcpuUse], reasons: list[Reason]) ->
     return VmVcpuPlan(
         vm.uuid,
         vm.name,
-        tuple([use.demand_ratio for use in uses.values()]),
-        tuple([use.wait_ratio for use in uses.values()]),
+        tuple([use.demand_ratio for use in uses]),
+        tuple([use.wait_ratio for use in uses]),
         tuple(reasons),
     )

@@ -30,6 +30,7 @@ class Seat(NamedTuple):
     """To that one pCPU."""
     stays: bool
     """It was moved a moment ago."""
+    wait_ratio: float
 
 
 class Seating(NamedTuple):
@@ -56,7 +57,7 @@ def is_touchable(vm: VmVcpus, masks: Sequence[MaskOwner]) -> bool:
 
 
 def seating(
-    snapshot: VcpuSnapshot, uses: Mapping[str, Mapping[str, VcpuUse]], masks: Sequence[MaskOwner]
+    snapshot: VcpuSnapshot, uses: Mapping[str, Sequence[VcpuUse]], masks: Sequence[MaskOwner]
 ) -> Seating:
     """Seat every vCPU of which something is known."""
     usable = frozenset(pcpu.number for pcpu in snapshot.pcpus)
@@ -69,9 +70,7 @@ def seating(
     noise = 0.0
     for number, vm in enumerate(snapshot.vms):
         touchable = is_touchable(vm, masks)
-        of_vm = uses[vm.uuid]
-        for vcpu in vm.vcpus:
-            use = of_vm[str(vcpu.number)]
+        for vcpu, use in zip(vm.vcpus, uses[vm.uuid], strict=True):
             if use.samples == 0:
                 continue
             fresh = fresh or use.samples == 1
@@ -85,14 +84,13 @@ def seating(
                 continue
             stays = use.moved_s is not None and snapshot.time_s - use.moved_s < COOL_DOWN_S
             if len(cpus) == 1:
-                movable.append(
-                    Seat(number, vcpu, demand, cpus[0] if cpus[0] in usable else None, True, stays)
-                )
+                cpu = cpus[0] if cpus[0] in usable else None
+                movable.append(Seat(number, vcpu, demand, cpu, True, stays, use.wait_ratio))
             elif cpus and usable.isdisjoint(cpus):
-                movable.append(Seat(number, vcpu, demand, None, True, False))
+                movable.append(Seat(number, vcpu, demand, None, True, False, use.wait_ratio))
             else:
-                adrift.append(Seat(number, vcpu, demand, vcpu.seat, False, stays))
-    waits = _they_wait(adrift, snapshot, uses)
+                adrift.append(Seat(number, vcpu, demand, vcpu.seat, False, stays, use.wait_ratio))
+    waits = _they_wait(adrift)
     if waits:
         movable += [seat for seat in adrift if seat.cpu in usable]
         still += [seat.demand_ratio for seat in adrift if seat.cpu not in usable]
@@ -114,15 +112,12 @@ def _spread_over(
         fixed[cpu] += demand / len(cpus)
 
 
-def _they_wait(
-    adrift: Sequence[Seat], snapshot: VcpuSnapshot, uses: Mapping[str, Mapping[str, VcpuUse]]
-) -> bool:
+def _they_wait(adrift: Sequence[Seat]) -> bool:
     """Do they wait more than WAITS_RATIO, weighted by what they want?"""
     waited = wanted = 0.0
     for seat in adrift:
-        use = uses[snapshot.vms[seat.vm].uuid][str(seat.vcpu.number)]
-        waited += use.wait_ratio * use.demand_ratio
-        wanted += use.demand_ratio
+        waited += seat.wait_ratio * seat.demand_ratio
+        wanted += seat.demand_ratio
     return waited > WAITS_RATIO * wanted
 
 

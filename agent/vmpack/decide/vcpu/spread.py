@@ -33,41 +33,52 @@ def spread(board: Board, seats: Sequence[int], target_ratio: float) -> list[int]
     `seats` itself where that is so already, or where less than LEAST_GAIN_RATIO would be won. Never less even
     than before; spreading the answer again changes nothing.
     """
+    if len(board.capacities) < 2:
+        return list(seats)
+    is_small = len(seats) * len(board.capacities) <= SMALL_CELLS
     now = list(seats)
     for _ in range(_ROUNDS):
-        better = _once(board, now, seats, target_ratio)
+        better = _searched(board, now, seats, target_ratio) if is_small else _walked(board, now, target_ratio)
         if better == now:
             break
         now = better
     return apart(board, now, target_ratio)
 
 
-def _once(board: Board, now: list[int], begun: Sequence[int], target_ratio: float) -> list[int]:
+def _walked(board: Board, now: list[int], target_ratio: float) -> list[int]:
+    """By steps alone."""
+    evener = Evener(board, now)
+    before = evener.std_ratio
+    if before <= target_ratio + _NEARLY:
+        return now
+    evener.even(target_ratio, most_steps=4 * len(now))
+    return evener.seats if before - evener.std_ratio >= LEAST_GAIN_RATIO else now
+
+
+def _searched(board: Board, now: list[int], begun: Sequence[int], target_ratio: float) -> list[int]:
+    """By several ways, and with the fewest changes from where all began."""
     std = board.std_ratio(now)
-    if std <= target_ratio + _NEARLY or len(board.capacities) < 2:
+    if std <= target_ratio + _NEARLY:
         return now
-    small = len(now) * len(board.capacities) <= SMALL_CELLS
     starts = [now] if now == list(begun) else [now, begun]
-    answers = [_stepped(board, start, target_ratio) for start in starts]
-    if small:
-        answers += [_stepped(board, start, 0.0) for start in starts]
-        refilled = _refilled(board, begun)
-        if board.is_near(refilled):
-            answers.append(_stepped(board, refilled, 0.0))
-        best_yet = min(answers, key=board.std_ratio)
-        if board.std_ratio(best_yet) > target_ratio:
-            answers.append(evenest(board, now, best_yet, EVENEST_NODES))
+    answers = [_stepped(board, start, goal) for start in starts for goal in (target_ratio, 0.0)]
+    refilled = _refilled(board, begun)
+    if board.is_near(refilled):
+        answers.append(_stepped(board, refilled, 0.0))
+    best_yet = min(answers, key=board.std_ratio)
+    if board.std_ratio(best_yet) > target_ratio:
+        answers.append(evenest(board, now, best_yet, EVENEST_NODES))
     best = min(board.std_ratio(answer) for answer in answers)
-    goal = max(target_ratio, best + SLACK_RATIO)
-    if std - max(best, target_ratio) < LEAST_GAIN_RATIO and std <= goal:
-        return now
     if std - best < LEAST_GAIN_RATIO:
         return now
-    fitting = [answer for answer in answers if board.std_ratio(answer) <= goal + _NEARLY]
-    if small:
-        fitting = [without_needless(board, begun, answer, goal) for answer in fitting]
+    goal = max(target_ratio, best + SLACK_RATIO)
+    fitting = [
+        without_needless(board, begun, answer, goal)
+        for answer in answers
+        if board.std_ratio(answer) <= goal + _NEARLY
+    ]
     answer = min(fitting, key=lambda one: (changes(begun, one), board.std_ratio(one)))
-    return fewer(board, begun, answer, goal, FEWEST_NODES) if small else answer
+    return fewer(board, begun, answer, goal, FEWEST_NODES)
 
 
 def _stepped(board: Board, seats: Sequence[int], goal_ratio: float) -> list[int]:
