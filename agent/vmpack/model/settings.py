@@ -65,7 +65,7 @@ class Settings:
 class VcpuSettings:
     """What vCPU decisions depend on; they have an interval of their own."""
 
-    mode: VcpuMode = "group"
+    mode: VcpuMode = "off"
     interval_s: float = 10.0
     target_points: float = 5.0
     """Standard deviation of the pCPUs' loads that is even enough, in points of 0.01."""
