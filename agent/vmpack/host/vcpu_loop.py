@@ -90,11 +90,6 @@ class VcpuLoop:
         """What the loop says of itself; may be read from any thread."""
         return self._status
 
-    @property
-    def acted(self) -> bool:
-        """True once anything was carried out: then there is something to give back."""
-        return bool(self._changed)
-
     def turn(self) -> VcpuInterval:
         """Look, decide, pin and remember, once. Raises VmpackError when the host cannot be seen."""
         with self.lock:

@@ -98,8 +98,8 @@ class VcpuKeeper:
             self.hypervisor.close()
 
     def give_back(self) -> bool:
-        """Take off every pin of vmpack's. False where that failed; it is then said."""
-        if not self.loop.acted or not self._gives_back:
+        """Take off every pin of vmpack's, a killed one's too. False where that failed; it is then said."""
+        if self.loop.status.observe_only or not self._gives_back:
             return True
         try:
             with self.loop.lock:
@@ -139,10 +139,11 @@ def _told(outcomes: tuple[AffinityOutcome, ...]) -> bool:
     done = sum(outcome.status == "done" for outcome in outcomes)
     if done:
         log.info("%d pins of vCPUs taken off", done)
-    left = [outcome for outcome in outcomes if outcome.status == "failed"]
-    for outcome in left:
-        log.warning("%s", outcome_line(outcome))
-    return not left
+    for outcome in outcomes:
+        if outcome.status != "done":
+            level = logging.WARNING if outcome.status == "failed" else logging.INFO
+            log.log(level, "%s", outcome_line(outcome))
+    return not any(outcome.status == "failed" for outcome in outcomes)
 
 
 def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: int | None = None) -> int:
