@@ -61,7 +61,7 @@ def test_most_optima_are_known() -> None:
     """Marks against an optimum that is not there would hold of themselves."""
     known = [row for row in rows("random").values() if row["optimum"] is not None]
     assert len(known) >= 15
-    assert sum(row["optimum"] != 0 for row in known) >= 8
+    assert sum(row["optimum"] != 0 for row in known) >= 7
 
 
 def test_noise_is_not_followed() -> None:

@@ -27,6 +27,8 @@ from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.pins import Pin, format_cpus
 from vmpack.model.vcpu import AffinityOutcome, AffinityStatus, SetAffinity, VcpuPlan
 
+_BUSY = "another job has the VM"
+
 
 class AffinityExecutor:
     """Pins threads through one libvirt. Not for use by two threads at once."""
@@ -82,7 +84,7 @@ class AffinityExecutor:
         outcomes, lost = [], ""
         for action in actions:
             vm, name = vms[action.uuid], thread_name((action.thread, action.number))
-            refusal = lost or vm.given_up
+            refusal, stays = lost or vm.given_up, bool(lost) or vm.is_busy
             if not refusal:
                 try:
                     refusal = self._hypervisor.call(
@@ -92,14 +94,18 @@ class AffinityExecutor:
                     )
                 except UnavailableError as error:
                     refusal = lost = f"the connection to libvirt was lost: {error.message}"
+                    stays = True
                 except GuestGoneError:
                     refusal = vm.given_up = "the VM is gone"
                 except GuestBusyError as error:
                     refusal = vm.given_up = error.message
+                    stays = vm.is_busy = True
                 except VmpackError as error:
                     outcomes.append(AffinityOutcome(action, "failed", error.message))
                     continue
-            outcomes.append(_outcome(action, "skipped" if refusal else "done", refusal))
+            stays = stays or refusal.startswith(_BUSY)
+            status: AffinityStatus = "failed" if stays and action.gives_back else "skipped"
+            outcomes.append(AffinityOutcome(action, status if refusal else "done", refusal))
         for uuid, vm in vms.items():
             if not (lost or vm.given_up):
                 # What was noted before says too much rather than too little.
@@ -116,6 +122,8 @@ class _Vm:
     def __init__(self, actions: Sequence[SetAffinity], everywhere: frozenset[int]) -> None:
         self.given_up = ""
         """Why nothing more is tried with this VM."""
+        self.is_busy = False
+        """That is because it does not answer: what it has, it keeps."""
         self._actions = actions
         self._everywhere = everywhere
         self._noted: dict[ThreadKey, Pin] | None = None
@@ -217,11 +225,7 @@ def _refusal(domain: Any, action: SetAffinity) -> str:
     if not running and not (action.gives_back and state == libvirt.VIR_DOMAIN_PAUSED):
         return "the VM is not running"
     job = job_name(domain)
-    return "" if job is None else f"another job has the VM: {job}"
-
-
-def _outcome(action: SetAffinity, status: AffinityStatus, detail: str) -> AffinityOutcome:
-    return AffinityOutcome(action, status, detail)
+    return "" if job is None else f"{_BUSY}: {job}"
 
 
 def _noted_vms(connection: Any) -> list[tuple[str, str, tuple[Pin, ...]]]:

@@ -116,6 +116,7 @@ def _restless(
     The kernel counts who is ready to run, and hardly weighs it.
     """
     rooms = {pcpu.number: pcpu.capacity_ratio for pcpu in snapshot.pcpus}
+    node_of = {pcpu.number: pcpu.node for pcpu in snapshot.pcpus}
     goes = {(seat.vm, seat.vcpu.number): cpu for seat, cpu in moves}
     counts = dict.fromkeys(rooms, 0)
     for seat in seating.movable:
@@ -127,6 +128,9 @@ def _restless(
     found = []
     for seat in seating.movable:
         if seat.is_pinned or seat.cpu is None or (seat.vm, seat.vcpu.number) in goes:
+            continue
+        nodes = snapshot.vms[seat.vm].nodes
+        if nodes and node_of[seat.cpu] not in nodes:
             continue
         here = counts[seat.cpu], rooms[seat.cpu]
         others = set(seat.vcpu.cpus) & set(rooms) or rooms

@@ -78,7 +78,7 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
         wait = wait_average + weight * (wait - wait_average)
         samples += 1
     elif strayed is not None and strayed * stray > 0:
-        demand = average + (stray + strayed) / 2
+        # The first of the two saw a part of the change alone.
         samples = 1
     else:
         return known._replace(time_s=time_s, run_ns=run_ns, delay_ns=delay_ns, stray_ratio=stray)

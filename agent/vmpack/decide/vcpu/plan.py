@@ -42,6 +42,8 @@ NO_NOISE = 0.1
 """Loads are steady whose average is known to so many targets."""
 NOISES = 3.0
 """By so many standard deviations of what is seen of the loads they must become more even."""
+LEAST_PART = 0.25
+"""So much of the variance must go, where no load has changed."""
 LEAST_GAIN = 2.0
 """By so many squared targets each change must lower the sum of squares, where no load has changed."""
 
@@ -145,7 +147,9 @@ def _is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], target: fl
     is_new = seated.is_fresh or seated.is_settled or seated.floats_wait
     if is_new and seated.noise_squares < (target * NO_NOISE) ** 2:
         return True
-    return gain * len(pcpus) >= LEAST_GAIN * target * target * len(done.moves)
+    return gain >= LEAST_PART * before and (
+        gain * len(pcpus) >= LEAST_GAIN * target * target * len(done.moves)
+    )
 
 
 def _unevenness(levels: Mapping[int, float], pcpus: Sequence[Pcpu]) -> float:
