@@ -116,7 +116,7 @@ class AffinityOutcome:
 
     action: SetAffinity
     status: AffinityStatus
-    """`skipped`: a precondition no longer held. What could not be given back, and still holds, has `failed`."""
+    """`skipped`: a precondition no longer held. `failed`, too: what could not be given back and still holds."""
     detail: str = ""
 
 
