@@ -62,12 +62,17 @@ def read_vcpu_facts(xml: str, lasting_xml: str | None, placed: Placed) -> VcpuFa
 
 
 def _owned(domain: Element, lasting: Element | None) -> DefinedMasks:
-    """nova pins the running VM with its definition: what runs is what it chose."""
+    """nova pins the running VM with its definition: what runs is what it chose.
+
+    Of another VM without a lasting definition only `<vcpu cpuset>` is sure to be its owner's: no pin of the
+    running VM ever changes it, while it makes a `<vcpupin>` just like that of the definition.
+    """
     if lasting is not None:
         return defined_masks(lasting)
+    running = defined_masks(domain)
     if any(element.tag.startswith(_NOVA) for element in domain.iterfind("metadata/*")):
-        return defined_masks(domain)
-    return DefinedMasks({}, ())
+        return running
+    return DefinedMasks({}, running.others)
 
 
 def _other_threads(domain: Element) -> list[ThreadKey]:
