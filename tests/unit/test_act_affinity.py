@@ -241,6 +241,89 @@ def test_cpus_that_have_gone_off_are_not_put_back(host: PinnedHost) -> None:
     assert host.masks()["vcpu", 0] == ()
 
 
+Meanwhile = Callable[[PinnedHost], None]
+
+
+def meanwhile(patch: pytest.MonkeyPatch, host: PinnedHost, at: str, does: Meanwhile) -> None:
+    """Another process does this right before we first `at` something of a VM."""
+    real, to_come = getattr(affinity, at), [does]
+
+    def late(*arguments: Any) -> Any:
+        if to_come:
+            to_come.pop()(host)
+        return real(*arguments)
+
+    patch.setattr(affinity, at, late)
+
+
+def hand_pins_1(host: PinnedHost) -> None:
+    host.note(*(pin for pin in host.pins() if pin.key != ("vcpu", 1)), Pin("vcpu", 1, "hand", (2,)))
+    host.domain.pinVcpu(1, host.map(2))
+
+
+def hand_lets_1_go(host: PinnedHost) -> None:
+    host.note(*(pin for pin in host.pins() if pin.key != ("vcpu", 1)))
+    host.domain.pinVcpu(1, (True,) * 8)
+
+
+@pytest.mark.parametrize("at", ["set_mask", "read_masks"])
+@pytest.mark.parametrize("does", [hand_pins_1, hand_lets_1_go])
+def test_what_another_process_notes_meanwhile_of_other_threads_stays(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch, at: str, does: Meanwhile
+) -> None:
+    """A pin by hand would be nobody's, and moved; or one that was taken off be noted for ever."""
+    host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)))
+    meanwhile(monkeypatch, host, at, does)
+    (outcome,) = host.carry_out(host.change("vcpu", 0, (4,), (2,)))
+    by_hand = (Pin("vcpu", 1, "hand", (2,)),) if does is hand_pins_1 else ()
+    assert outcome.status == "done"
+    assert host.pins() == (Pin("vcpu", 0, "scheduler", (2,)), *by_hand)
+
+
+def test_a_thread_that_another_process_takes_over_meanwhile_is_its(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator's pin, set while the scheduler pins the VM, would be overwritten or forgotten."""
+    meanwhile(monkeypatch, host, "set_mask", hand_pins_1)
+    outcomes = host.carry_out(host.change("vcpu", 0, (), (4,)), host.change("vcpu", 1, (), (4,)))
+    assert [outcome.status for outcome in outcomes] == ["done", "skipped"]
+    assert host.pins() == (Pin("vcpu", 0, "scheduler", (4,)), Pin("vcpu", 1, "hand", (2,)))
+    assert host.masks()["vcpu", 1] == (2,)
+
+
+def test_a_mask_of_ours_that_came_last_is_noted_as_ours(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pin of the scheduler would stay for good, because the note speaks of one that does not hold."""
+    meanwhile(monkeypatch, host, "set_mask", hand_pins_1)
+    host.carry_out(host.change("vcpu", 1, (), (4,)))
+    assert host.pins() == (Pin("vcpu", 1, "scheduler", (4,)),)
+    host.release()
+    assert host.masks()["vcpu", 1] == () and host.pins() == ()
+
+
+def test_a_vm_s_note_is_put_right_before_the_next_vm_s_turn(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as a plan takes, a note would name a mask that no longer holds as ours."""
+    host.another("other")
+    host.carry_out(host.change("vcpu", 0, (), (4,)))
+    real, seen = affinity.set_mask, list[tuple[Pin, ...]]()
+
+    def looks(domain: Any, *arguments: Any) -> None:
+        seen.append(host.pins())
+        real(domain, *arguments)
+
+    monkeypatch.setattr(affinity, "set_mask", looks)
+    host.carry_out(
+        host.change("vcpu", 0, (4,), (2,)), SetAffinity(host.uuid_of_another, "other", "vcpu", 0, (), (4,))
+    )
+    assert seen == [
+        (Pin("vcpu", 0, "scheduler", (2,), (), (4,)),),
+        (Pin("vcpu", 0, "scheduler", (2,)),),
+    ]
+
+
 def test_no_vm_no_outcome(host: PinnedHost) -> None:
     """A release of an idle host would fail."""
     host.domain.destroy()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import libvirt
 import pytest
 from tests.pinned_host import PinnedHost
 
-from vmpack.act.pinning import drop_pins, put_pins_back
+from vmpack.act import pinning
+from vmpack.act.pinning import drop_pins, held_pins, put_pins_back
 from vmpack.errors import UsageError
 from vmpack.model.pins import PINS_NAMESPACE, Pin
 
@@ -31,8 +33,9 @@ def test_pins_are_taken_off_and_come_back(host: PinnedHost) -> None:
     """A VM would not leave, or, where it stays, run from then on where nobody wants it."""
     host.pin_by_hand(1, 2, 4)
     assert vcpus(host) == [ALL, (2, 4)]
+    held = held_pins(host.hypervisor, host.uuid)
     pins = drop_pins(host.hypervisor, host.uuid)
-    assert pins == (Pin("vcpu", 1, "hand", (2, 4)),)
+    assert pins == held == (Pin("vcpu", 1, "hand", (2, 4)),)
     assert vcpus(host) == [ALL, ALL]
     assert drop_pins(host.hypervisor, host.uuid) == ()
     put_pins_back(host.hypervisor, host.uuid, pins)
@@ -57,6 +60,30 @@ def test_what_was_there_before_a_pin_by_hand_comes_back(host: PinnedHost) -> Non
     assert host.pins() == (Pin("vcpu", 0, "hand", (4,), (2, 4)),)
     drop_pins(host.hypervisor, host.uuid)
     assert vcpus(host) == [(2, 4), ALL]
+
+
+def test_what_is_noted_meanwhile_of_other_threads_stays(
+    host: PinnedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the scheduler or a second administrator pins at the same moment would be nobody's, for good."""
+    real, theirs = pinning.set_mask, Pin("vcpu", 1, "scheduler", (4,))
+
+    def late(*arguments: Any) -> None:
+        host.note(*(pin for pin in host.pins() if pin != theirs), theirs)
+        real(*arguments)
+
+    monkeypatch.setattr(pinning, "set_mask", late)
+    ours = Pin("vcpu", 0, "hand", (2,))
+    host.pin_by_hand(0, 2)
+    assert host.pins() == (ours, theirs)
+    host.pin_by_hand(0)
+    assert host.pins() == (theirs,)
+    host.note(ours)
+    host.domain.pinVcpu(0, host.map(2))
+    assert drop_pins(host.hypervisor, host.uuid) == (ours,)
+    assert host.pins() == (theirs,)
+    put_pins_back(host.hypervisor, host.uuid, [ours])
+    assert host.pins() == (ours, theirs)
 
 
 def test_on_all_cpus_is_no_pin(host: PinnedHost) -> None:

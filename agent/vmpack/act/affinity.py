@@ -81,10 +81,12 @@ class AffinityExecutor:
         for action in actions:
             by_vm.setdefault(action.uuid, []).append(action)
         vms = {uuid: _Vm(changes, everywhere) for uuid, changes in by_vm.items()}
-        outcomes, lost = [], ""
-        for action in actions:
+        last = {action.uuid: index for index, action in enumerate(actions)}
+        outcomes: list[AffinityOutcome] = []
+        lost = ""
+        for index, action in enumerate(actions):
             vm, name = vms[action.uuid], thread_name((action.thread, action.number))
-            refusal, stays = lost or vm.given_up, bool(lost) or vm.is_busy
+            refusal, stays, failed = lost or vm.given_up, bool(lost) or vm.is_busy, False
             if not refusal:
                 try:
                     refusal = self._hypervisor.call(
@@ -101,19 +103,21 @@ class AffinityExecutor:
                     refusal = vm.given_up = error.message
                     stays = vm.is_busy = True
                 except VmpackError as error:
-                    outcomes.append(AffinityOutcome(action, "failed", error.message))
-                    continue
+                    refusal, failed = error.message, True
             stays = stays or refusal.startswith(_BUSY)
-            status: AffinityStatus = "failed" if stays and action.gives_back else "skipped"
+            status: AffinityStatus = "failed" if failed or (stays and action.gives_back) else "skipped"
             outcomes.append(AffinityOutcome(action, status if refusal else "done", refusal))
-        for uuid, vm in vms.items():
-            if not (lost or vm.given_up):
-                # What was noted before says too much rather than too little.
-                with suppress(VmpackError):
-                    what = f"note the pins of the VM {uuid}"
-                    self._hypervisor.call(what, vm.settle, deadline_s=self._deadline_s)
-            self._changed(uuid)
+            if last[action.uuid] == index:
+                if not (lost or vm.given_up):
+                    self._settle(action.uuid, vm)
+                self._changed(action.uuid)
         return tuple(outcomes)
+
+    def _settle(self, uuid: str, vm: _Vm) -> None:
+        # What was noted before says too much rather than too little.
+        with suppress(VmpackError):
+            what = f"note the pins of the VM {uuid}"
+            self._hypervisor.call(what, vm.settle, deadline_s=self._deadline_s)
 
 
 class _Vm:
@@ -126,12 +130,15 @@ class _Vm:
         """That is because it does not answer: what it has, it keeps."""
         self._actions = actions
         self._everywhere = everywhere
-        self._noted: dict[ThreadKey, Pin] | None = None
-        """As the metadata have it now."""
+        self._begun = False
+        self._noted: dict[ThreadKey, Pin] = {}
+        """As the metadata had it when we last looked or wrote."""
         self._right: dict[ThreadKey, Pin] = {}
         """As they should have it in the end."""
         self._ready: dict[ThreadKey, Pin] = {}
         """Noted, and to be set next."""
+        self._set: set[ThreadKey] = set()
+        """Those whose masks we have set, or tried to."""
 
     def step(self, connection: Any, action: SetAffinity) -> str:
         """Do this change; why not, where it is not done. Raises as `translated` does."""
@@ -139,11 +146,12 @@ class _Vm:
         if refusal := _refusal(domain, action):
             return refusal
         host = online_cpus(connection)
-        if self._noted is None:
-            self._noted = read_note(domain)
-            self._right = dict(self._noted)
+        if self._begun:
+            self._look(domain, host[1])
+        else:
             # One write for all: of several changes of one thread the first.
             self._note(domain, {action_key(a): a for a in reversed(self._actions)}, host[1])
+            self._begun = True
         found = read_masks(domain, [key]).get(key)
         if found is None:
             self._right.pop(key, None)
@@ -159,14 +167,17 @@ class _Vm:
             return "somebody is changing it just now"
         # Where the call fails nobody knows which of the two masks holds.
         self._right[key] = pin
+        self._set.add(key)
         set_mask(domain, key, pin.cpus, host)
         self._right[key] = pin._replace(instead_of=())
         return ""
 
     def settle(self, connection: Any) -> None:
         """Have the metadata say what came of it. Raises as `translated` does."""
-        if self._noted is not None and self._noted != self._right:
-            write_note(find_domain(connection, self._actions[0].uuid), self._right.values())
+        if self._set or self._noted != self._right:
+            domain = find_domain(connection, self._actions[0].uuid)
+            self._look(domain, online_cpus(connection)[1])
+            self._write(domain, self._right)
 
     def _give_back(
         self, domain: Any, action: SetAffinity, found: tuple[int, ...], host: tuple[int, frozenset[int]]
@@ -184,18 +195,39 @@ class _Vm:
 
     def _note(self, domain: Any, actions: Mapping[ThreadKey, SetAffinity], online: frozenset[int]) -> None:
         """Write down what these changes will pin, and what was there before, before any of it is done."""
-        assert self._noted is not None
         masks = read_masks(domain, actions)
+        self._look(domain, online)
         for key, action in actions.items():
             found = masks.get(key)
             if found is None or action.gives_back or self._refusal(action, found, online):
                 continue
             wanted = action.to_cpus or tuple(sorted(self._everywhere))
             self._ready[key] = new_pin(key, "scheduler", wanted, found, self._right.get(key), online)
-        noted = self._noted | self._ready
+        self._write(domain, self._noted | self._ready)
+
+    def _write(self, domain: Any, noted: Mapping[ThreadKey, Pin]) -> None:
         if noted != self._noted:
             write_note(domain, noted.values())
-            self._noted = noted
+            self._noted = dict(noted)
+
+    def _look(self, domain: Any, online: frozenset[int]) -> None:
+        """Read the note again: what others have written since is right, unless a mask of ours came later."""
+        now = read_note(domain)
+        others = {key for key in now.keys() | self._noted.keys() if now.get(key) != self._noted.get(key)}
+        doubtful = others & self._set
+        masks = read_masks(domain, doubtful) if doubtful else {}
+        for key in others:
+            self._ready.pop(key, None)
+            theirs, ours = now.get(key), self._right.get(key)
+            both = (theirs, ours) if key in masks else ()
+            holding = [pin for pin in both if pin is not None and pin.holds(masks[key], online)]
+            if holding and holding[0] is ours:
+                continue
+            if theirs is None:
+                self._right.pop(key, None)
+            else:
+                self._right[key] = theirs
+        self._noted = now
 
     def _refusal(self, action: SetAffinity, found: tuple[int, ...], online: frozenset[int]) -> str:
         """Why this thread must not be pinned so; empty when it may."""

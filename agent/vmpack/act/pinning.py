@@ -8,12 +8,12 @@ before the VM leaves for a host with other CPUs, and only that: other pins are s
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from vmpack.act.migration_vm import find_migrant
-from vmpack.act.thread_masks import new_pin, online_cpus, read_masks, read_note, set_mask, write_note
+from vmpack.act.thread_masks import change_note, new_pin, online_cpus, read_masks, read_note, set_mask
 from vmpack.cpu_masks import ThreadKey
 from vmpack.errors import UsageError
 from vmpack.hypervisor import Hypervisor, find_domain
@@ -67,40 +67,58 @@ def drop_pins(hypervisor: Hypervisor, uuid: str) -> tuple[Pin, ...]:
         if not noted:
             return ()
         host = online_cpus(connection)
-        masks = read_masks(domain, noted)
-        held = [pin for key, pin in sorted(noted.items()) if key in masks and pin.holds(masks[key], host[1])]
+        held = _held(domain, noted, host[1])
         for pin in held:
             set_mask(domain, pin.key, pin.before, host)
-        write_note(domain, ())
+        change_note(domain, dict.fromkeys(noted))
         return tuple(pin._replace(instead_of=()) for pin in held)
 
     return hypervisor.call(f"take the pins off the VM {uuid}", act)
 
 
+def held_pins(hypervisor: Hypervisor, uuid: str) -> tuple[Pin, ...]:
+    """What `drop_pins` would take off. Raises what Hypervisor.call raises."""
+
+    def act(connection: Any) -> tuple[Pin, ...]:
+        domain = find_domain(connection, uuid)
+        held = _held(domain, read_note(domain), online_cpus(connection)[1])
+        return tuple(pin._replace(instead_of=()) for pin in held)
+
+    return hypervisor.call(f"look for pins of the VM {uuid}", act)
+
+
 def put_pins_back(hypervisor: Hypervisor, uuid: str, pins: Sequence[Pin]) -> None:
-    """Pin a VM that did not leave as `drop_pins` found it. Raises what Hypervisor.call raises."""
+    """Pin a VM that did not leave as `drop_pins` found it. Raises what Hypervisor.call raises.
+
+    Without pins nothing is asked.
+    """
 
     def act(connection: Any) -> None:
         domain = find_domain(connection, uuid)
         host = online_cpus(connection)
         there = read_masks(domain, [pin.key for pin in pins])
         back = [pin for pin in pins if pin.key in there]
-        write_note(domain, (read_note(domain) | {pin.key: pin for pin in back}).values())
+        change_note(domain, {pin.key: pin for pin in back})
         for pin in back:
             set_mask(domain, pin.key, pin.cpus, host)
 
-    hypervisor.call(f"pin the VM {uuid} again", act)
+    if pins:
+        hypervisor.call(f"pin the VM {uuid} again", act)
 
 
 def _pin_by_hand(domain: Any, key: ThreadKey, cpus: Sequence[int], host: tuple[int, frozenset[int]]) -> None:
-    noted = read_note(domain)
     if not cpus:
         set_mask(domain, key, cpus, host)
-        if noted.pop(key, None) is not None:
-            write_note(domain, noted.values())
+        change_note(domain, {key: None})
         return
-    pin = new_pin(key, "hand", cpus, read_masks(domain, [key])[key], noted.get(key), host[1])
-    write_note(domain, (noted | {key: pin}).values())
+    pin = new_pin(key, "hand", cpus, read_masks(domain, [key])[key], read_note(domain).get(key), host[1])
+    change_note(domain, {key: pin})
     set_mask(domain, key, cpus, host)
     if pin.instead_of:
-        write_note(domain, (noted | {key: pin._replace(instead_of=())}).values())
+        change_note(domain, {key: pin._replace(instead_of=())})
+
+
+def _held(domain: Any, noted: Mapping[ThreadKey, Pin], online: frozenset[int]) -> list[Pin]:
+    """Those of the noted pins that nobody has changed since."""
+    masks = read_masks(domain, noted)
+    return [pin for key, pin in sorted(noted.items()) if key in masks and pin.holds(masks[key], online)]

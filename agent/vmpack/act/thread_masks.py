@@ -7,7 +7,7 @@ definition.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from vmpack.cpu_masks import ThreadKey, defined_masks, iothread_numbers, vcpu_masks
@@ -88,6 +88,17 @@ def write_note(domain: Any, pins: Iterable[Pin]) -> None:
     kind, live = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_LIVE
     with translated(f"note which threads of {domain.name()} are pinned"):
         domain.setMetadata(kind, pins_xml(pins), PINS_PREFIX, PINS_NAMESPACE, live)
+
+
+def change_note(domain: Any, changes: Mapping[ThreadKey, Pin | None]) -> None:
+    """Note these pins in the VM, None: none, beside what is noted of its other threads now.
+
+    Others write the note too, and libvirt only replaces it whole. Raises as `translated` does.
+    """
+    noted = read_note(domain)
+    merged = {key: pin for key, pin in (noted | dict(changes)).items() if pin is not None}
+    if merged != noted:
+        write_note(domain, merged.values())
 
 
 def new_pin(
