@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
+from collections.abc import Callable
 
 import libvirt
 import pytest
@@ -29,7 +30,7 @@ from vmpack.act.migration_verdict import Sides, cure, judge, told
 from vmpack.clock import SystemClock
 from vmpack.hypervisor import MIGRATION_OUT, UNTOLD_JOB, translated
 from vmpack.model.codec import dumps, loads
-from vmpack.model.migration import Migrate, MigrationOutcome, MigrationProgress, Presence
+from vmpack.model.migration import Migrate, MigrationOutcome, MigrationProgress, MigrationStatus, Presence
 from vmpack.model.pins import Pin, PinnedBy, pins_xml
 from vmpack.units import MIB
 
@@ -212,6 +213,79 @@ def test_pins_stay_behind_and_come_back_where_the_vm_stays(by: PinnedBy, stays: 
     assert seen == [((True, True), None)]
     assert outcome.status == ("failed" if stays else "done") and outcome.warnings == ()
     assert (world.vm.mask, world.vm.pins) == (pinned if stays else seen[0])
+
+
+PINNED = (False, True), pins_xml([Pin("vcpu", 0, "scheduler", (1,))])
+
+
+def refused_for_anothers(world: World) -> None:
+    world.vm.job = moving_job()
+    raise error(libvirt.VIR_ERR_OPERATION_INVALID)
+
+
+def left_half_done(world: World) -> None:
+    world.there.vms[UUID] = Vm(world.there)
+    world.there.vms[UUID].run_state = PAUSED
+    raise error(libvirt.VIR_ERR_OPERATION_FAILED)
+
+
+def paused_here(world: World) -> None:
+    world.vm.run_state = PAUSED
+    raise error(libvirt.VIR_ERR_OPERATION_FAILED)
+
+
+@pytest.mark.parametrize(
+    ("journey", "status"),
+    [(refused_for_anothers, "skipped"), (left_half_done, "unclear"), (paused_here, "unclear")],
+)
+def test_pins_come_back_wherever_the_vm_is_still_here(
+    journey: Callable[[World], None], status: MigrationStatus
+) -> None:
+    """A VM that goes on here would run from then on where nobody wants it, and nobody would be told."""
+    world = World()
+    world.vm.mask, world.vm.pins = PINNED
+    world.journey = lambda: journey(world)
+    outcome = carry_out(world)
+    assert (outcome.status, outcome.warnings) == (status, ())
+    assert (world.vm.mask, world.vm.pins) == PINNED
+
+
+def test_pins_that_cannot_come_back_are_told_but_not_of_a_vm_that_left() -> None:
+    """Nobody would pin it again; or he would look here for a VM that is elsewhere."""
+    for gone in (False, True):
+        world = World()
+        world.vm.mask, world.vm.pins = PINNED
+
+        def loses(world: World = world, gone: bool = gone) -> None:
+            world.here.read_only = True
+            if gone:
+                world.on_job_stats = world.here.vms.clear
+            refused_for_anothers(world)
+
+        world.journey = loses
+        outcome = carry_out(world)
+        assert outcome.status == "skipped"
+        told = "".join(outcome.warnings)
+        assert told == "" if gone else told.startswith("its vCPUs are pinned no longer: could not")
+
+
+def test_pins_that_were_half_taken_off_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that fails may have done half of its work: the VM would stay with the other half."""
+    world = World()
+    world.vm.mask, world.vm.pins = PINNED
+
+    def refuse() -> None:
+        monkeypatch.delattr(world.vm, "setMetadata")
+        raise error(libvirt.VIR_ERR_MIGRATE_UNSAFE)
+
+    def fails(*_arguments: object) -> None:
+        raise error(libvirt.VIR_ERR_OPERATION_FAILED)
+
+    monkeypatch.setattr(world.vm, "setMetadata", fails)
+    world.journey = refuse
+    outcome = carry_out(world)
+    assert outcome.status == "failed"
+    assert (world.vm.mask, world.vm.pins) == PINNED
 
 
 def test_a_pin_to_all_cpus_does_not_go_along() -> None:

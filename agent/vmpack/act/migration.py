@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from vmpack.act.migration_checks import destination_refusals, source_refusals
@@ -17,7 +18,7 @@ from vmpack.act.migration_stats import is_migration, job_stats, progress
 from vmpack.act.migration_verdict import Sides, Verdict, cure, judge, told
 from vmpack.act.migration_vm import MigrantVm, presence, read_migrant, restore_extras
 from vmpack.act.migration_xml import destination_xml
-from vmpack.act.pinning import drop_pins, put_pins_back
+from vmpack.act.pinning import drop_pins, held_pins, put_pins_back
 from vmpack.clock import Clock
 from vmpack.errors import (
     GuestBusyError,
@@ -129,25 +130,29 @@ class _Journey:
         self._thread.start()
         self._follow()
         if self._fault is not None and self._is_anothers():
+            self._put_pins_back(pins)
             detail = f"another migration has it: {self._fault.message}"
-            return MigrationOutcome(self._action, "skipped", detail)
+            return MigrationOutcome(self._action, "skipped", detail, warnings=tuple(self._warnings))
         sides, verdict = self._settled(self._was)
-        if verdict == "stayed":
+        if sides.source not in ("absent", "stopped"):
             self._put_pins_back(pins)
         return self._conclude(self._was, sides, verdict)
 
     def _drop_pins(self) -> tuple[Pin, ...]:
         """They were chosen for the CPUs of this host; the destination chooses anew."""
+        pins: tuple[Pin, ...] = ()
         try:
-            return drop_pins(self._source, self._action.uuid)
+            pins = held_pins(self._source, self._action.uuid)
+            pins = drop_pins(self._source, self._action.uuid)
         except VmpackError as error:
             self._warnings.append(f"its pins go with it: {error.message}")
-            return ()
+        return pins
 
     def _put_pins_back(self, pins: tuple[Pin, ...]) -> None:
         try:
-            if pins:
-                put_pins_back(self._source, self._action.uuid, pins)
+            put_pins_back(self._source, self._action.uuid, pins)
+        except GuestGoneError:
+            return  # with another's migration, which leaves them behind too
         except VmpackError as error:
             self._warnings.append(f"its vCPUs are pinned no longer: {error.message}")
 
@@ -221,7 +226,7 @@ class _Journey:
 
     def _look(self) -> None:
         """Tell how far it is. Nothing depends on it, so what goes wrong here is left to the end."""
-        try:
+        with suppress(VmpackError):
             stats = self._source.call(
                 f"follow the migration of {self._action.name}",
                 lambda connection: job_stats(find_domain(connection, self._action.uuid)),
@@ -231,8 +236,6 @@ class _Journey:
             self._last = progress(stats, self._clock.time_s() - self._began_s)
             self._on_progress(self._last)
             self._ask_downtime()
-        except VmpackError:
-            return
 
     def _ask_downtime(self) -> None:
         # libvirt takes it for the running migration alone, and only once that runs.
@@ -253,10 +256,8 @@ class _Journey:
 
         Ours may still wait for another's job, a save or a dump: that one is left alone.
         """
-        try:
+        with suppress(VmpackError):
             self._source.call(f"abort the migration of {self._action.name}", self._abort_if_migrating)
-        except VmpackError:
-            return
 
     def _abort_if_migrating(self, connection: Any) -> None:
         domain = find_domain(connection, self._action.uuid)
