@@ -249,6 +249,9 @@ class NoPins:
         """There is nothing to take off."""
         return ()
 
+    def settle(self) -> None:
+        """Nothing is under way."""
+
     def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
         """Done."""
         return vm

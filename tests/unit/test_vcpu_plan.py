@@ -24,7 +24,8 @@ from tests.vcpu_hosts import (
 from vmpack.decide.explain import words
 from vmpack.decide.vcpu.demand import demand_ratio
 from vmpack.decide.vcpu.order import Change, in_order
-from vmpack.decide.vcpu.plan import plan
+from vmpack.decide.vcpu.plan import plan, remember
+from vmpack.decide.vcpu.seats import cool_down_s
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import VcpuSnapshot, VcpuState
 
@@ -116,7 +117,8 @@ def test_what_was_moved_stays_for_a_while():
     back = after(vms, decided.actions)
     # Now the other pCPU is full of somebody else's work.
     crowded = [*back, vm("owner", Vcpu(1.0, (moved.to_cpus[0],)), left_alone="owner_mask")]
-    seen = plan(snapshot(cpus, crowded, 2), decided.remembered, BALANCE)
+    remembered = remember(decided, decided.actions, 10.0)
+    seen = plan(snapshot(cpus, crowded, 2), remembered, BALANCE)
     seen = plan(snapshot(cpus, crowded, 3), seen.remembered, BALANCE)
 
     assert moved.name not in [action.name for action in seen.actions]
@@ -176,15 +178,6 @@ def test_one_cache_needs_no_group():
     assert first_plan(pcpus(4), pinned(1.0, 1.0, cpu=0), GROUP, looks=3).actions == ()
 
 
-def test_off_takes_off_what_is_ours_and_nothing_else():
-    """An administrator who switches it off would be left with pins that nobody tends."""
-    vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack")), vm("theirs", Vcpu(1.0, (0,)))]
-
-    decided = plan(snapshot(pcpus(2), vms), NOTHING, VcpuSettings(mode="off"))
-
-    assert [(action.name, action.gives_back) for action in decided.actions] == [("ours", True)]
-
-
 def test_an_owner_who_opts_out_gets_his_pins_off():
     """A VM that is to be left alone would stay locked to the pCPU that vmpack had chosen."""
     vms = [vm("ours", Vcpu(1.0, (0,), mask_of="vmpack"), left_alone="opt_out")]
@@ -230,6 +223,41 @@ def test_the_reason_tells_the_numbers():
 
     assert "leaves pCPU 0" in text
     assert "150 %" in text
+
+
+@pytest.mark.parametrize("left_alone", ["dedicated_cpus", "real_time"])
+def test_nobody_is_put_beside_a_vcpu_that_has_a_pcpu_of_its_own(left_alone):
+    """Its owner, idle just now, would wake up beside somebody who cannot leave."""
+    owner = vm("owner", Vcpu(0.02, (3,), mask_of="owner"), left_alone=left_alone)
+
+    decided = first_plan(pcpus(4), [owner, *pinned(1.0, 1.0, 1.0, 1.0, cpu=0)])
+
+    assert decided.actions
+    assert all(action.to_cpus in [(1,), (2,)] for action in decided.actions)
+
+
+def test_a_group_is_kept_while_a_load_is_unknown():
+    """After each restart of the agent every VM would be let loose, and perhaps end up on another node."""
+    cpus = pcpus(8, nodes=2)
+    vms = [vm(f"v{n}", Vcpu(0.5, (0, 1, 2, 3), mask_of="vmpack", seat=n)) for n in range(2)]
+
+    decided = plan(snapshot(cpus, vms, 0), NOTHING, GROUP)
+
+    assert decided.actions == ()
+
+
+def test_each_move_makes_the_next_one_rarer():
+    """Loads that come and go by the minute would be chased for ever."""
+    remembered = first_plan(pcpus(2), pinned(1.0, 1.0, cpu=0), looks=0).remembered
+    decided = first_plan(pcpus(2), pinned(1.0, 1.0, cpu=0))
+    (action,) = decided.actions
+    rests = []
+    for time_s in (10.0, 100.0, 300.0):
+        remembered = remember(replace(decided, remembered=remembered), [action], time_s)
+        (use,) = remembered.vms[action.uuid]
+        rests.append(cool_down_s(use.moves))
+
+    assert rests == [60.0, 120.0, 240.0]
 
 
 def test_a_guest_that_is_gone_is_forgotten():

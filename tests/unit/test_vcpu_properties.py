@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.vcpu_hosts import BALANCE, Vcpu, after, first_plan, forgetting_moves, pcpus, snapshot, vm
@@ -70,7 +70,8 @@ def test_the_loads_never_become_less_even(host, settings):
     """vmpack would slow VMs down that were served well before."""
     cpus, vms = host
     decided = first_plan(cpus, vms, settings, looks=3)
-    if settings.mode == "balance":
+    rules = {reason.rule for one in decided.vms for reason in one.reasons}
+    if settings.mode == "balance" and "vcpu_lost_its_pcpu" not in rules:
         assert decided.std_points_after <= decided.std_points_before + 1e-6
 
 
@@ -92,6 +93,8 @@ def test_planning_on_the_planned_state_changes_nothing(host, settings):
 def test_siblings_are_not_put_together(host):
     """A VM of four vCPUs would do the work of one."""
     cpus, vms = host
+    # Where these sit alone nobody else may go, and there may be too little room for siblings.
+    assume(not any(one.left_alone in ("dedicated_cpus", "real_time") for one in vms))
     decided = first_plan(cpus, vms, looks=3)
     seats = {(one.uuid, v.number): v.seat for one in vms for v in one.vcpus}
     changed = {key for a in decided.actions if (seats[key := (a.uuid, a.number)],) != a.to_cpus}

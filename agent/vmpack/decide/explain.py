@@ -91,7 +91,10 @@ _WORDS: dict[str, tuple[str, str]] = {
         "better is worth a change, or it may be chance",
         "a smaller vcpu.target_points, or loads that stay uneven",
     ),
-    "vcpus_off": ("vCPUs are not pinned (vcpu.mode = off)", "vcpu.mode = group or balance"),
+    "vcpus_grouped": (
+        "VMs are kept on the pCPUs of one cache or NUMA node each: {changes} changed",
+        "vcpu.mode = off",
+    ),
     # Why a VM is left alone.
     "excluded": (
         "it cannot be ballooned safely: {note}",

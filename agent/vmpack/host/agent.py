@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 
 from vmpack import __version__
@@ -28,7 +28,7 @@ from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.probe_grant import probe_grant_bytes
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
-from vmpack.host.vcpus import VcpuKeeper, Vcpus
+from vmpack.host.vcpus import VcpuKeeper, Vcpus, keeper_beside
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.interval import AgentStatus
 from vmpack.observe.machine import read_machine
@@ -87,6 +87,7 @@ class Agent:
         self._stopped_by: signal.Signals | None = None
         self._quiet_line_every = quiet_line_every
         self._running: Loop | None = None
+        self._keeper: VcpuKeeper | None = None
 
     def run(self, once: bool) -> int:
         """Start, turn until told to stop, give back, end."""
@@ -108,9 +109,9 @@ class Agent:
             loop = self._running = self._loop(parts, publisher)
             trigger = PressureTrigger(lambda: loop.wake("tasks on this host wait for memory"))
             at_end.callback(trigger.stop)
-            keeper = self._vcpu_keeper(parts, publisher)
-            if keeper is not None:
-                at_end.enter_context(keeper.locked())
+            keeper = self._keeper = keeper_beside(
+                config, identity, parts.state, publisher.publish_vcpus, at_end
+            )
             service = _service(loop, parts, publisher, Vcpus(parts.hypervisor, keeper))
             server = Server(config.socket_path, service, rights)
             # Only now is the run directory ours: closing takes probe texts away.
@@ -122,16 +123,12 @@ class Agent:
             )
             watcher.start()
             try:
-                with keeper.beside() if keeper and not once else nullcontext():
-                    self._turn(loop, once)
+                if keeper and not once:
+                    keeper.start()
+                self._turn(loop, once)
             finally:
                 given_back = self._give_back(loop, parts)
         return self._exit_code(given_back and loop.status.last_error is None)
-
-    def _vcpu_keeper(self, parts: Parts, publisher: Publisher) -> VcpuKeeper | None:
-        if self._config.vcpu.mode == "off":
-            return None
-        return VcpuKeeper(self._config, parts.state.frozen, after_turn=publisher.publish_vcpus)
 
     def _identity(self, hypervisor: Hypervisor) -> str | None:
         """Which host this is; None when the agent was stopped before libvirt answered.
@@ -247,12 +244,21 @@ class Agent:
                 source.pretended_bytes = new.settings.host.memory_bytes
                 publisher.grant = partial(probe_grant_bytes, settings=new.grant)
                 loop.reconfigure(new.settings, new.observe_only)
+            if self._keeper is not None:
+                self._keeper.reconfigure(new)
             log.info("the new configuration is in force")
         self._notifier.ready()
 
     def _give_back(self, loop: Loop, parts: Parts) -> bool:
-        """True unless memory should have been given back and could not be."""
+        """True unless memory or pins should have been given back and could not be."""
         self._notifier.stopping(RELEASE_TIME_S)
+        if self._keeper is None:
+            return self._give_memory_back(loop, parts)
+        self._keeper.ask_to_stop()
+        memory = self._give_memory_back(loop, parts)
+        return self._keeper.end() and memory
+
+    def _give_memory_back(self, loop: Loop, parts: Parts) -> bool:
         if self._config.observe_only and not loop.acted:
             return True
         if not self._config.release_on_stop:

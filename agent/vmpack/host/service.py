@@ -66,6 +66,10 @@ class VcpuPins(Protocol):
         """Take off vmpack's pins of these VMs, of all with None. Raises VmpackError."""
         ...
 
+    def settle(self) -> None:
+        """Wait until pins that are being set are set."""
+        ...
+
     def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
         """Pin by hand; the VM's name. Raises VmpackError."""
         ...
@@ -148,14 +152,19 @@ class HostService:
                 name: _policy_value(guest, name, value)
                 for name, value in ({"of_owner": left} | dict(changes)).items()
             }
-            return self._write(guest, dataclasses.replace(guest.policy, **checked))
+            written = self._write(guest, dataclasses.replace(guest.policy, **checked))
+        # A turn that began before may still be pinning what is to be left alone now.
+        self._vcpus.settle()
+        return written
 
     def hold(self, vm: str, seconds: float | None) -> PolicySet:
         """Leave a VM alone for so long; None is until told otherwise, 0 ends the hold."""
         if seconds is not None and not 0 <= seconds < FOR_EVER_S:
             raise UsageError(f"cannot hold a VM for {seconds} s", "name a time such as 10min")
         with self._loop.lock:
-            return self._hold(find_vm(self._source.observe(), vm), seconds)
+            written = self._hold(find_vm(self._source.observe(), vm), seconds)
+        self._vcpus.settle()
+        return written
 
     def balloon(self, vm: str, size_bytes: int) -> Outcome:
         """Set one VM's balloon by hand, and hold the VM so that it stays there (`hold VM 0` ends that).
@@ -191,12 +200,12 @@ class HostService:
             loop = self._loop
             given, remembered = self._release.carry_out(loop.remembered, loop.settings, uuids)
             loop.keep(remembered)
-            given = dataclasses.replace(given, pins=self._vcpus.release(uuids))
             log.info("released %s: %s given back", vm or "all VMs", format_bytes(given.given_bytes))
             if vm is None:
                 self._lessons.forget_all()
                 loop.attempt()
-            return given
+        # Guests' memory does not wait for pins.
+        return dataclasses.replace(given, pins=self._vcpus.release(uuids))
 
     def vcpus(self) -> VcpuStatus:
         """The newest look at the vCPUs, without what is remembered of them.
@@ -206,7 +215,8 @@ class HostService:
         status = self._vcpus.status
         if status is None:
             raise UnavailableError(
-                "the agent does not look at vCPUs (vcpu.mode = off)", "set vcpu.mode to group or balance"
+                "the agent does not look at vCPUs (vcpu.mode = off)",
+                "look with `vcpu_scheduler 10 --observe`, or set vcpu.mode to group or balance",
             )
         if status.interval is None:
             return status
@@ -220,9 +230,9 @@ class HostService:
         """
         with self._loop.lock:
             self._changeable_snapshot()
-            name = self._vcpus.pin(vm, vcpu, tuple(cpus))
-            log.info("by hand: vCPU %d of %s on pCPU %s", vcpu, printable(name), format_cpus(cpus))
-            return Pinned(name, vcpu, tuple(cpus))
+        name = self._vcpus.pin(vm, vcpu, tuple(cpus))
+        log.info("by hand: vCPU %d of %s on pCPU %s", vcpu, printable(name), format_cpus(cpus))
+        return Pinned(name, vcpu, tuple(cpus))
 
     def freeze(self, on: bool) -> FreezeState:
         """Stop all changes on this host, or allow them again. Takes effect before it answers."""
@@ -230,7 +240,8 @@ class HostService:
         with self._loop.lock:
             if on:
                 self._loop.attempt()
-            return FreezeState(on)
+        self._vcpus.settle()
+        return FreezeState(on)
 
     def _mark(self, frozen: bool) -> None:
         self._state.freeze(frozen)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from vmpack.clock import Clock
 from vmpack.decide.explain import words
-from vmpack.errors import VmpackError
+from vmpack.errors import UnavailableError, VmpackError
 from vmpack.host.loop import printable
 from vmpack.host.pace import next_turn_s
 from vmpack.model.pins import format_cpus
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 CHANGES_KEPT = 100
 
+VcpuRememberFunction = Callable[[VcpuPlan, Sequence[SetAffinity], float], RememberedVcpus]
 VcpuPlanFunction = Callable[[VcpuSnapshot, RememberedVcpus, VcpuSettings], VcpuPlan]
 
 
@@ -65,6 +66,7 @@ class VcpuLoop:
         source: VcpuSource,
         pinner: Pinner,
         plan: VcpuPlanFunction,
+        remember: VcpuRememberFunction,
         settings: VcpuSettings,
         observe_only: bool,
         after_turn: Callable[[VcpuStatus], None] = lambda _status: None,
@@ -78,6 +80,7 @@ class VcpuLoop:
         self._source = source
         self._pinner = pinner
         self._plan = plan
+        self._remember = remember
         self._settings = settings
         self._remembered = RememberedVcpus()
         self._changed: deque[PinChange] = deque(maxlen=CHANGES_KEPT)
@@ -94,10 +97,14 @@ class VcpuLoop:
         """Look, decide, pin and remember, once. Raises VmpackError when the host cannot be seen."""
         with self.lock:
             snapshot = self._source.observe()
+            if not snapshot.pcpus:
+                raise UnavailableError(
+                    "no pCPU is left for VMs", "vcpu.reserved_cpus names all that are on: reserve fewer"
+                )
             plan = self._plan(snapshot, self._remembered, self._settings)
             allowed = not (self._status.observe_only or snapshot.frozen)
             outcomes = self._pinner.carry_out(plan) if allowed and plan.actions else ()
-        self._remembered = plan.remembered
+        self._remembered = self._remember(plan, [one.action for one in outcomes], snapshot.time_s)
         last = self._status.interval
         interval = VcpuInterval(last.number + 1 if last else 1, snapshot, plan, outcomes)
         why = reasons_of(plan)
@@ -108,6 +115,11 @@ class VcpuLoop:
         )
         self._report(interval, changes)
         return interval
+
+    def reconfigure(self, observe_only: bool) -> None:
+        """Change things, or only look, from the next turn on; a turn under way is waited for."""
+        with self.lock:
+            self._status = dataclasses.replace(self._status, observe_only=observe_only)
 
     def run(self) -> None:
         """Turn after turn until the clock is asked to stop."""

@@ -10,23 +10,25 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import FrameType
 
 from vmpack import __version__
 from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.pinning import pin_vcpu
+from vmpack.act.thread_masks import online_cpus
 from vmpack.clock import SystemClock
 from vmpack.clouds.opennebula_placement import placement, refuse_placed
 from vmpack.config import Config
-from vmpack.decide.vcpu.plan import plan
-from vmpack.errors import VmpackError
+from vmpack.decide.vcpu.plan import plan, remember
+from vmpack.errors import AlreadyRunningError, UnavailableError, VmpackError
 from vmpack.host.lock import HostLock
 from vmpack.host.state import State
 from vmpack.host.vcpu_loop import VcpuLoop, outcome_line
 from vmpack.hypervisor import Hypervisor
+from vmpack.model.pins import format_cpus
 from vmpack.model.vcpu import AffinityOutcome, VcpuStatus
 from vmpack.observe.host import parse_cpu_list
 from vmpack.observe.topology import TopologyReader
@@ -63,6 +65,7 @@ class VcpuKeeper:
             frozen=frozen,
             placed=lambda domain: placement(domain) is not None,
         )
+        self._topology = source.topology
         self._executor = AffinityExecutor(
             self.hypervisor, everywhere=source.topology.everywhere, changed=source.read_again
         )
@@ -72,35 +75,52 @@ class VcpuKeeper:
             source=source,
             pinner=self._executor,
             plan=plan,
+            remember=remember,
             settings=config.vcpu,
             observe_only=config.observe_only,
             after_turn=after_turn,
             quiet_line_every=quiet_line_every,
         )
+        self.loop_thread = threading.Thread(target=self.loop.run, name="vCPUs", daemon=True)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """The right to pin its vCPUs. Raises AlreadyRunningError, and what Hypervisor.call raises."""
-        with HostLock(f"{self.hypervisor.identity()}/vcpus", what="the vCPUs of this libvirt"):
-            yield
+    def start(self) -> None:
+        """Turn in a thread of its own from now on."""
+        self.loop_thread.start()
 
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """Turn in a thread of its own meanwhile; at the end everything is given back. Take the lock first."""
-        thread = threading.Thread(target=self.loop.run, name="vCPUs", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.clock.stop()
-            thread.join(STOP_WITHIN_S)
-            self.give_back()
-            self.hypervisor.close()
+    def ask_to_stop(self) -> None:
+        """No turn begins from now on."""
+        self.clock.stop()
+
+    def end(self) -> bool:
+        """Wait for the turn under way, give everything back, close. False where something could not be."""
+        if self.loop_thread.is_alive():
+            self.loop_thread.join(STOP_WITHIN_S)
+        given_back = self.give_back()
+        self.hypervisor.close()
+        return given_back
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what may change while it runs."""
+        self._gives_back = config.release_on_stop
+        self.loop.reconfigure(config.observe_only)
+
+    def refuse_other_machine(self) -> None:
+        """Raises UnavailableError where libvirt's CPUs are not those of this machine, which it plans with."""
+        theirs = self.hypervisor.call("ask for the host's CPUs", online_cpus)[1]
+        ours = self._topology.online()
+        if theirs != ours:
+            there, here = format_cpus(theirs), format_cpus(ours)
+            raise UnavailableError(
+                f"libvirt at {self.hypervisor.uri} has the CPUs {there}, this machine has {here}",
+                "vCPUs are pinned by a program on their own host: run it there",
+            )
 
     def give_back(self) -> bool:
         """Take off every pin of vmpack's, a killed one's too. False where that failed; it is then said."""
-        if self.loop.status.observe_only or not self._gives_back:
-            return True
+        return self.loop.status.observe_only or not self._gives_back or self.take_off()
+
+    def take_off(self) -> bool:
+        """Take off every pin of vmpack's now. False where that failed; it is then said."""
         try:
             with self.loop.lock:
                 outcomes = self._executor.release()
@@ -128,10 +148,53 @@ class Vcpus:
         with self._keeper.loop.lock if self._keeper else nullcontext():
             return executor.release(uuids)
 
+    def settle(self) -> None:
+        """Wait until a turn that is under way has ended."""
+        if self._keeper is not None:
+            with self._keeper.loop.lock:
+                pass
+
     def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> str:
         """Pin a vCPU by hand, to any CPU with none; the VM's name. Raises VmpackError."""
         with self._keeper.loop.lock if self._keeper else nullcontext():
             return pin_vcpu(self._hypervisor, vm, vcpu, cpus, refuse_placed, dry_run=False)
+
+
+def vcpu_lock(identity: str) -> HostLock:
+    """The right to pin the vCPUs of the libvirt with this Hypervisor.identity()."""
+    return HostLock(f"{identity}/vcpus", what="the vCPUs of this libvirt")
+
+
+def keeper_beside(
+    config: Config,
+    identity: str,
+    state: State,
+    after_turn: Callable[[VcpuStatus], None],
+    at_end: ExitStack,
+) -> VcpuKeeper | None:
+    """The agent's keeper, with its lock until `at_end`; None where the agent goes without, which is said.
+
+    With the mode `off`, what a killed one left is taken off.
+    """
+    keeper = VcpuKeeper(config, state.frozen, after_turn=after_turn)
+    try:
+        if config.vcpu.mode == "off":
+            with vcpu_lock(identity):
+                given_back = config.observe_only or keeper.take_off()
+            keeper.hypervisor.close()
+            if not given_back:
+                log.warning("vcpu.mode is off, but pins of vmpack stay: vmpack release --all")
+            return None
+        keeper.refuse_other_machine()
+        at_end.enter_context(vcpu_lock(identity))
+    except AlreadyRunningError as error:
+        if config.vcpu.mode != "off":
+            log.warning("the agent does not look after vCPUs: %s", error.message)
+        return None
+    except VmpackError as error:
+        log.warning("the agent does not look after vCPUs: %s", error)
+        return None
+    return keeper
 
 
 def _told(outcomes: tuple[AffinityOutcome, ...]) -> bool:
@@ -157,6 +220,7 @@ def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: 
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if stopped_by and number in (signal.SIGINT, signal.SIGTERM):
+            os.write(2, b"stopped at once: pins stay until `vmpack release --all`\n")
             os._exit(128 + number)
         stopped_by.append(number)
         keeper.clock.stop()
@@ -164,7 +228,8 @@ def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, OUTPUT_GONE):
         if signal.getsignal(number) is not signal.SIG_IGN or number == OUTPUT_GONE:
             signal.signal(number, stop)
-    with keeper.locked():
+    with nullcontext() if config.observe_only else vcpu_lock(keeper.hypervisor.identity()):
+        keeper.refuse_other_machine()
         vcpu = config.vcpu
         log.info(
             "vmpack %s balances the vCPUs on %s every %s (%s, to %g points)%s",

@@ -116,7 +116,7 @@ class AffinityOutcome:
 
     action: SetAffinity
     status: AffinityStatus
-    """`skipped`: a precondition no longer held. `failed`, too: what could not be given back and still holds."""
+    """`skipped`: a precondition no longer held; `failed`: also what could not be given back and holds."""
     detail: str = ""
 
 
@@ -144,9 +144,11 @@ class VcpuUse(NamedTuple):
     stray_ratio: float | None = None
     """How far the newest sample was from the average, where it was far."""
     moved_s: float | None = None
-    """When vmpack last changed its mask."""
+    """When vmpack last changed its mask, or tried to."""
     noise_squares: float = 0.0
     """Variance of the samples around the average."""
+    moves: int = 0
+    """How often it was changed without a long rest in between."""
 
 
 @dataclass(frozen=True, slots=True)

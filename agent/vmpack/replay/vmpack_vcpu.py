@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmpack.decide.vcpu.plan import plan
+from vmpack.decide.vcpu.plan import plan, remember
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import RememberedVcpus, SetAffinity, VcpuSnapshot
 from vmpack.replay.vcpu_policy import VcpuFacts
@@ -22,5 +22,5 @@ class VmpackVcpu:
     def decide(self, snapshot: VcpuSnapshot) -> Sequence[SetAffinity]:
         """One interval; all that it wants is done."""
         decided = plan(snapshot, self._remembered, self._settings)
-        self._remembered = decided.remembered
+        self._remembered = remember(decided, decided.actions, snapshot.time_s)
         return decided.actions

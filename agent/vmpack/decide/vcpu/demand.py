@@ -56,6 +56,7 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
         strayed,
         moved_s,
         noise,
+        moves,
     ) = known
     _, run_ns, delay_ns, *_ = vcpu
     elapsed_ns = (time_s - then_s) * 1e9
@@ -82,7 +83,7 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
         samples = 1
     else:
         return known._replace(time_s=time_s, run_ns=run_ns, delay_ns=delay_ns, stray_ratio=stray)
-    return VcpuUse(number, time_s, run_ns, delay_ns, demand, wait, samples, None, moved_s, noise)
+    return VcpuUse(number, time_s, run_ns, delay_ns, demand, wait, samples, None, moved_s, noise, moves)
 
 
 def uses_of(

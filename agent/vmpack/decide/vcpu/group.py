@@ -21,8 +21,8 @@ GROUP_COOL_DOWN_S = 10 * COOL_DOWN_S
 class Grouped(NamedTuple):
     """Which VM is to have which pCPUs."""
 
-    cpus: dict[str, tuple[int, ...]]
-    """By uuid; those that are not in it keep what they have."""
+    cpus: Mapping[str, tuple[int, ...]]
+    """By uuid; all of them: it may run anywhere. VMs that are not in it keep what they have."""
     before: dict[int, float]
     """Level of each pCPU, a VM's load spread evenly over what it may use. So is the next."""
     after: dict[int, float]
@@ -53,7 +53,7 @@ def group(snapshot: VcpuSnapshot, uses: Mapping[str, Sequence[VcpuUse]], target_
         _add(after, chosen.get(vm.uuid) or now[vm.uuid], demand[vm.uuid])
     rooms = {pcpu.number: pcpu.capacity_ratio for pcpu in snapshot.pcpus}
     return Grouped(
-        {uuid: cpus for uuid, cpus in chosen.items() if cpus != everywhere},
+        chosen,
         {cpu: load / rooms[cpu] for cpu, load in before.items()},
         {cpu: load / rooms[cpu] for cpu, load in after.items()},
     )

@@ -1,19 +1,20 @@
 """The vCPU decision of one interval. Pure; called by host/ and replay/.
 
-Promises: no mask of an owner is broken and no VM that is to be left alone is touched; the loads are never
-less even after than before; planning on the planned state changes nothing; and while nothing changes,
-nothing is changed.
+Promises: no mask of an owner is broken and no VM that is to be left alone is touched; in `balance` the loads
+are never less even after than before, but for a vCPU that had no pCPU to be on; planning on the planned state
+changes nothing; and while nothing changes, nothing is changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vmpack.decide.vcpu.balance import Balanced, balance, levels_of
 from vmpack.decide.vcpu.board import std_ratio
 from vmpack.decide.vcpu.demand import uses_of
-from vmpack.decide.vcpu.group import OUR_MASKS, actions_of, group
-from vmpack.decide.vcpu.seats import Seating, is_touchable, seating
+from vmpack.decide.vcpu.group import actions_of, group
+from vmpack.decide.vcpu.seats import RESTED_S, Seating, cool_down_s, seating
 from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
@@ -31,6 +32,8 @@ from vmpack.model.vcpu import (
 
 BALANCED_MASKS: tuple[MaskOwner, ...] = ("nobody", "vmpack", "run_time")
 FLOATS_PATIENCE_INTERVALS = 2
+FORGOTTEN_S = 60.0
+"""A VM that was not seen for so long is met as a new one."""
 PATIENCE_INTERVALS = 3
 """So often in a row loads that did not change must be uneven before anything is done about it."""
 LONG_PATIENCE_INTERVALS = 18
@@ -51,34 +54,67 @@ Uses = dict[str, tuple[VcpuUse, ...]]
 
 
 def plan(snapshot: VcpuSnapshot, remembered: RememberedVcpus, settings: VcpuSettings) -> VcpuPlan:
-    """Decide which vCPUs may run where."""
+    """Decide which vCPUs may run where. Who has the mode `off` does not ask."""
+    snapshot = _without_owned_cpus(snapshot)
     before, time_s = remembered.vms, snapshot.time_s
     slow: dict[int | None, float] = {
         p.number: p.capacity_ratio for p in snapshot.pcpus if p.capacity_ratio != 1
     }
     uses: Uses = {vm.uuid: uses_of(before.get(vm.uuid, ()), vm, time_s, slow) for vm in snapshot.vms}
-    if settings.mode == "balance" and snapshot.pcpus:
-        return _balanced(snapshot, uses, remembered.uneven, settings)
-    if settings.mode == "group" and snapshot.pcpus:
-        return _grouped(snapshot, uses, remembered.uneven, settings)
-    seated = seating(snapshot, uses, BALANCED_MASKS)
-    levels = levels_of(seated, snapshot.pcpus)
-    return _answer(snapshot, uses, give_back(snapshot), levels, levels, {}, 0, settings)
+    if not snapshot.pcpus:
+        answer = _answer(snapshot, uses, (), {}, {}, {}, 0, settings)
+    elif settings.mode == "group":
+        answer = _grouped(snapshot, uses, remembered.uneven, settings)
+    else:
+        answer = _balanced(snapshot, uses, remembered.uneven, settings)
+    unseen = {
+        uuid: of_vm
+        for uuid, of_vm in before.items()
+        if uuid not in uses and of_vm and time_s - of_vm[0].time_s < FORGOTTEN_S
+    }
+    if not unseen:
+        return answer
+    return replace(answer, remembered=replace(answer.remembered, vms=unseen | uses))
 
 
-def give_back(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
-    """Take off every pin that is vmpack's, where the VM may be touched at all."""
-    return tuple(action for vm in snapshot.vms if _may_give_back(vm) for action in _give_back(vm))
+def remember(decided: VcpuPlan, tried: Sequence[SetAffinity], time_s: float) -> RememberedVcpus:
+    """What to remember once these actions of the plan were tried; what failed is not tried again at once."""
+    moved: dict[str, set[int]] = {}
+    for action in tried:
+        if action.thread == "vcpu":
+            moved.setdefault(action.uuid, set()).add(action.number)
+    known = decided.remembered
+    changed = {uuid: _moved(known.vms[uuid], numbers, time_s) for uuid, numbers in moved.items()}
+    return replace(known, vms={**known.vms, **changed})
+
+
+def _moved(uses: Sequence[VcpuUse], numbers: set[int], time_s: float) -> tuple[VcpuUse, ...]:
+    return tuple([_moved_again(use, time_s) if use.number in numbers else use for use in uses])
+
+
+def _moved_again(use: VcpuUse, time_s: float) -> VcpuUse:
+    rested = use.moved_s is None or time_s - use.moved_s > cool_down_s(use.moves) + RESTED_S
+    return use._replace(moved_s=time_s, moves=1 if rested else use.moves + 1)
+
+
+def _without_owned_cpus(snapshot: VcpuSnapshot) -> VcpuSnapshot:
+    """Nobody is put where a dedicated or real-time vCPU is alone, however idle that is just now."""
+    owned = {
+        vcpu.cpus[0]
+        for vm in snapshot.vms
+        if vm.left_alone in ("dedicated_cpus", "real_time")
+        for vcpu in vm.vcpus
+        if len(vcpu.cpus) == 1
+    }
+    if not owned:
+        return snapshot
+    return replace(snapshot, pcpus=tuple(p for p in snapshot.pcpus if p.number not in owned))
 
 
 def _no_longer_ours(snapshot: VcpuSnapshot) -> tuple[SetAffinity, ...]:
     """What takes our pins off VMs whose owner has since asked for other things."""
     changed = [vm for vm in snapshot.vms if vm.left_alone in ("opt_out", "owner_mask", "real_time")]
     return tuple(action for vm in changed for action in _give_back(vm))
-
-
-def _may_give_back(vm: VmVcpus) -> bool:
-    return vm.left_alone not in ("job", "not_running")
 
 
 def _give_back(vm: VmVcpus) -> list[SetAffinity]:
@@ -184,16 +220,16 @@ def _grouped(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSett
     done = group(snapshot, uses, settings.target_points / 100)
     reasons: dict[str, list[Reason]] = {}
     actions = list(_no_longer_ours(snapshot))
+    everywhere = tuple(pcpu.number for pcpu in snapshot.pcpus)
     for vm in snapshot.vms:
         cpus = done.cpus.get(vm.uuid)
-        if cpus is not None:
-            of_vm = actions_of(vm, cpus)
-        elif _may_give_back(vm) and is_touchable(vm, OUR_MASKS):
-            of_vm = _give_back(vm)
-        else:
+        if cpus is None:
+            if any(vcpu.mask_of == "run_time" for vcpu in vm.vcpus):
+                reasons[vm.uuid] = [Reason("vcpus_left_alone", note="run_time_mask")]
             continue
+        of_vm = _give_back(vm) if cpus == everywhere else actions_of(vm, cpus)
         actions += of_vm
-        if of_vm and cpus is not None:
+        if of_vm and cpus != everywhere:
             reasons[vm.uuid] = [Reason("vm_grouped", {"first_pcpu": cpus[0], "pcpus": len(cpus)})]
     return _answer(snapshot, uses, tuple(actions), done.before, done.after, reasons, uneven, settings)
 
@@ -208,10 +244,6 @@ def _answer(
     uneven: int,
     settings: VcpuSettings,
 ) -> VcpuPlan:
-    moved: dict[str, set[int]] = {}
-    for action in actions:
-        if action.thread == "vcpu":
-            moved.setdefault(action.uuid, set()).add(action.number)
     std_before = 100 * std_ratio(list(before.values())) if before else 0.0
     std_after = 100 * std_ratio(list(after.values())) if after else 0.0
     numbers = {
@@ -221,8 +253,8 @@ def _answer(
         "changes": len(actions),
     }
     rule = "vcpus_stay"
-    if settings.mode == "off":
-        rule = "vcpus_off"
+    if settings.mode == "group":
+        rule = "vcpus_grouped"
     elif actions:
         rule = "vcpus_spread"
     return VcpuPlan(
@@ -232,15 +264,8 @@ def _answer(
         std_points_after=std_after,
         vms=tuple(_vm_plan(vm, uses[vm.uuid], reasons.get(vm.uuid, [])) for vm in snapshot.vms),
         reasons=(Reason(rule, numbers),),
-        remembered=RememberedVcpus(
-            uses | {uuid: _moved(uses[uuid], numbers, snapshot.time_s) for uuid, numbers in moved.items()},
-            uneven,
-        ),
+        remembered=RememberedVcpus(dict(uses), uneven),
     )
-
-
-def _moved(uses: Sequence[VcpuUse], numbers: set[int], time_s: float) -> tuple[VcpuUse, ...]:
-    return tuple([use._replace(moved_s=time_s) if use.number in numbers else use for use in uses])
 
 
 def _vm_plan(vm: VmVcpus, uses: Sequence[VcpuUse], reasons: list[Reason]) -> VmVcpuPlan:

@@ -8,7 +8,10 @@ from typing import NamedTuple
 from vmpack.model.vcpu import MaskOwner, VcpuSnapshot, VcpuState, VcpuUse, VmVcpus
 
 COOL_DOWN_S = 60.0
-"""A vCPU that was moved stays so long."""
+"""A vCPU that was moved stays so long, and twice as long each further time."""
+COOL_DOWN_MAX_S = 7200.0
+RESTED_S = 3600.0
+"""So long after its cool-down a vCPU counts as never moved."""
 SETTLED_SAMPLES = 3
 """So many samples make an average that can be judged."""
 STEADY_NOISE = 0.08
@@ -51,6 +54,11 @@ class Seating(NamedTuple):
     """Variance of the pCPUs' levels that comes of loads which are never quite the same."""
 
 
+def cool_down_s(moves: int) -> float:
+    """After that many moves without a long rest in between."""
+    return min(COOL_DOWN_S * 2.0 ** min(max(0, moves - 1), 16), COOL_DOWN_MAX_S)
+
+
 def is_touchable(vm: VmVcpus, masks: Sequence[MaskOwner]) -> bool:
     """May its pins be changed, if only such masks may be?"""
     return vm.left_alone is None and all(vcpu.mask_of in masks for vcpu in vm.vcpus)
@@ -82,12 +90,14 @@ def seating(
                 if len(cpus) == 1 and cpus[0] in usable:
                     fixed_counts[cpus[0]] = fixed_counts.get(cpus[0], 0) + 1
                 continue
-            stays = use.moved_s is not None and snapshot.time_s - use.moved_s < COOL_DOWN_S
+            stays = use.moved_s is not None and snapshot.time_s - use.moved_s < cool_down_s(use.moves)
             if len(cpus) == 1:
                 cpu = cpus[0] if cpus[0] in usable else None
-                movable.append(Seat(number, vcpu, demand, cpu, True, stays, use.wait_ratio))
+                if cpu is not None or not stays:
+                    movable.append(Seat(number, vcpu, demand, cpu, True, stays, use.wait_ratio))
             elif cpus and usable.isdisjoint(cpus):
-                movable.append(Seat(number, vcpu, demand, None, True, False, use.wait_ratio))
+                if not stays:
+                    movable.append(Seat(number, vcpu, demand, None, True, False, use.wait_ratio))
             else:
                 adrift.append(Seat(number, vcpu, demand, vcpu.seat, False, stays, use.wait_ratio))
     waits = _they_wait(adrift)
