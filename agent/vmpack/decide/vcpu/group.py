@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vmpack.decide.vcpu.islands import Household, Island, homes, islands_of
-from vmpack.decide.vcpu.seats import COOL_DOWN_S, is_touchable
+from vmpack.decide.vcpu.seats import cool_down_s, is_touchable
 from vmpack.model.vcpu import MaskOwner, SetAffinity, VcpuSnapshot, VcpuUse, VmVcpus
 
 OUR_MASKS: tuple[MaskOwner, ...] = ("nobody", "vmpack")
-GROUP_COOL_DOWN_S = 10 * COOL_DOWN_S
-"""A whole VM leaves warm caches, and perhaps its memory, behind."""
+GROUP_COOL_DOWNS = 10
+"""Times that of a single vCPU: a whole VM leaves warm caches, and perhaps its memory, behind."""
 
 
 class Grouped(NamedTuple):
@@ -81,6 +81,7 @@ def _household(
     vm: VmVcpus, uses: Sequence[VcpuUse], cpus: Sequence[int], everywhere: int, time_s: float
 ) -> Household:
     moved_s = max((use.moved_s for use in uses if use.moved_s is not None), default=None)
+    rest_s = GROUP_COOL_DOWNS * cool_down_s(max(use.moves for use in uses))
     is_grouped = len(cpus) < everywhere
     return Household(
         demand_ratio=sum(use.demand_ratio for use in uses),
@@ -88,7 +89,7 @@ def _household(
         seats=tuple(cpus) if is_grouped else tuple(v.seat for v in vm.vcpus if v.seat is not None),
         nodes=vm.nodes,
         is_settled=is_grouped,
-        stays=is_grouped and moved_s is not None and time_s - moved_s < GROUP_COOL_DOWN_S,
+        stays=is_grouped and moved_s is not None and time_s - moved_s < rest_s,
     )
 
 
