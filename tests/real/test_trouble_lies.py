@@ -58,7 +58,7 @@ def honest(pair: list[LabGuest]) -> Iterator[LabGuest]:
 
 def explained(agent: AgentProcess, guest: LabGuest) -> str:
     """What `vmpack explain` prints of a guest, in one line."""
-    return " ".join(" ".join(lines(agent.client.explain(guest.name), time.time())).split())
+    return " ".join(" ".join(lines(agent.client.explain(guest.name), None, time.time())).split())
 
 
 def check_host(agent: AgentProcess, liar: LabGuest, honest: LabGuest) -> None:

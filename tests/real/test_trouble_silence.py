@@ -47,7 +47,7 @@ def agent(lab: Lab, guest: LabGuest, tmp_path: Path) -> Iterator[AgentProcess]:
 
 def explained(agent: AgentProcess, guest: LabGuest) -> str:
     """What `vmpack explain` prints of a guest, in one line."""
-    return " ".join(" ".join(lines(agent.client.explain(guest.name), time.time())).split())
+    return " ".join(" ".join(lines(agent.client.explain(guest.name), None, time.time())).split())
 
 
 def rule(interval: Interval) -> str:
