@@ -17,7 +17,7 @@ from vmpack.units import MIB
 
 ONE_CONSUMES = Scene(
     room_bytes=480 * MIB,
-    steps=(Consume("A", 160 * MIB, 20 * MIB), Done("A"), Release("A"), Settle(2)),
+    steps=(Consume("A", 160 * MIB, 20 * MIB), Done("A"), Release("A"), Settle(5)),
     idle="BC",
     pace=HURRIED,
 )

@@ -29,7 +29,7 @@ def other_value(key: Key) -> object:
         case "cpus":
             return "0-1,8"
         case "text":
-            return key.choices[-1] if key.choices else "something"
+            return next((choice for choice in key.choices if choice != key.default), "something")
     assert key.low is not None and key.high is not None
     default = key.default if isinstance(key.default, int | float) else key.low
     if key.kind in ("bytes", "count", "days"):
