@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -272,11 +273,21 @@ def test_a_hold_is_let_go_when_vmpack_says_so_or_the_wrapper_dies(tree: Tree) ->
     process.kill()
     process.wait()
     (tree.record / "go").touch()
-    (tree.record / "hung").write_text("")
-    keepers = "pgrep -f " + str(tree.ours / "save")
-    eventually("nobody renews", lambda: subprocess.run(keepers.split(), capture_output=True).returncode == 1)
+    keepers = ["pgrep", "-f", str(tree.ours / "save")]
+
+    def nobody_renews() -> bool:
+        let_go(tree.record / "hung")
+        return subprocess.run(keepers, capture_output=True).returncode == 1
+
+    eventually("nobody renews", nobody_renews)
     (tree.record / "wait").write_text("")
     assert [asked[2] for asked in tree.asked()] == ["before", "meanwhile"]
+
+
+def let_go(pipe: Path) -> None:
+    """End what reads from a named pipe, where anybody does: to wait for a reader could be for ever."""
+    with suppress(OSError):
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_an_id_that_is_no_number_reaches_no_command(tree: Tree) -> None:
