@@ -37,6 +37,7 @@ def three(lab: Lab) -> Iterator[list[LabGuest]]:
         guest.destroy()
 
 
+@pytest.mark.long
 def test_one_consumes_and_the_others_keep_what_they_need(
     lab: Lab, three: list[LabGuest], tmp_path: Path
 ) -> None:
