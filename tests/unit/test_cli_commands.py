@@ -15,7 +15,7 @@ from tests.cli_samples import EVIL_NAME, WALL_S, guest, guest_plan, interval, sh
 from vmpack.cli import agent_access
 from vmpack.cli import status as status_command
 from vmpack.cli.main import main
-from vmpack.cli.top import Watch, plain_lines
+from vmpack.cli.watch import MemoryWatch
 from vmpack.decide.release import plan_release
 from vmpack.errors import AccessError, UnavailableError
 from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet, StillPacked
@@ -421,9 +421,9 @@ def test_a_freeze_that_the_agent_refuses_leaves_no_mark(
 def test_top_piped_is_plain_lines(agent: StandInAgent) -> None:
     """In a log there is no screen to draw on: one line for the host, one for each move."""
     agent.answer = status(shrinking(WEB, interval((WEB,)), agent.outcome))
-    watch = Watch(agent)  # type: ignore[arg-type]
+    watch = MemoryWatch(agent)  # type: ignore[arg-type]
     watch.refresh()
-    host, move = plain_lines(watch)
+    host, move = watch.lines()
 
     assert "active: 1 VMs, memory 4 GiB" in host
     assert "web: 192 MiB to 128 MiB, done" in move
@@ -432,7 +432,7 @@ def test_top_piped_is_plain_lines(agent: StandInAgent) -> None:
 def test_top_tells_each_move_once(agent: StandInAgent) -> None:
     """The same interval asked twice must not look like two moves."""
     agent.answer = status(shrinking(WEB, interval((WEB,)), agent.outcome))
-    watch = Watch(agent)  # type: ignore[arg-type]
+    watch = MemoryWatch(agent)  # type: ignore[arg-type]
 
     assert watch.refresh() is True
     assert watch.refresh() is False
@@ -444,7 +444,7 @@ def test_top_tells_each_move_once(agent: StandInAgent) -> None:
 
 def test_top_outlives_its_agent(agent: StandInAgent) -> None:
     """A restart of the agent must not end the screen; the old data is marked as old."""
-    watch = Watch(agent)  # type: ignore[arg-type]
+    watch = MemoryWatch(agent)  # type: ignore[arg-type]
     watch.refresh()
     last, agent.answer = agent.answer, None
 

@@ -13,8 +13,8 @@ from tests.vcpu_samples import floating, pcpus, pinned, status, vm
 from vmpack.cli import agent_access
 from vmpack.cli import status as status_command
 from vmpack.cli.main import main
-from vmpack.cli.top import CpuWatch
 from vmpack.cli.vcpu_text import plain_lines
+from vmpack.cli.watch import CpuWatch
 from vmpack.errors import UnavailableError
 from vmpack.host.messages import Explanation
 from vmpack.model.interval import AgentStatus

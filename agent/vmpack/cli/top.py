@@ -10,30 +10,20 @@ import sys
 import termios
 import time
 import tty
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from vmpack.cli import agent_access
-from vmpack.cli.moves import move_lines
-from vmpack.cli.safe_text import shown
-from vmpack.cli.status import host_line, state
-from vmpack.errors import UnavailableError, UsageError, VmpackError
-from vmpack.model.interval import AgentStatus
+from vmpack.cli.watch import CpuWatch, MemoryWatch, Watch
+from vmpack.errors import UsageError, VmpackError
 from vmpack.units import parse_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
-
-    from vmpack.cli.top_frame import TimedMove, View
-    from vmpack.host.client import AgentClient
-    from vmpack.model.vcpu import VcpuStatus
 
 SHORTEST_S = 0.2
-REMEMBERED_MOVES = 200
 UNLIMITED_ROWS = 1_000_000
 END_OF_INPUT = "\x04"
 
@@ -74,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if interval_s < SHORTEST_S:
         raise UsageError(f"--interval: {args.interval} is too short", f"use {SHORTEST_S} s or more")
     client = agent_access.client(args)
-    watch: Watch | CpuWatch = CpuWatch(client) if args.cpus else Watch(client)
+    memory, cpus = MemoryWatch(client), CpuWatch(client)
+    watch, other = (cpus, memory) if args.cpus else (memory, cpus)
     watch.refresh()
     screen = console()
     if args.once:
@@ -82,109 +73,11 @@ def run(args: argparse.Namespace) -> int:
     elif args.plain or not sys.stdout.isatty():
         _plain(watch, interval_s)
     else:
-        other = Watch(client) if args.cpus else CpuWatch(client)
         _live(screen, watch, other, interval_s)
     return 0
 
 
-class Watch:
-    """The newest status, the moves seen so far, and why the last refresh failed."""
-
-    def __init__(self, client: AgentClient) -> None:
-        self._client = client
-        self.status: AgentStatus | None = None
-        self.moves: deque[TimedMove] = deque(maxlen=REMEMBERED_MOVES)
-        self.new_moves: list[TimedMove] = []
-        """Those of the last refresh alone."""
-        self.trouble = ""
-
-    def refresh(self) -> bool:
-        """Ask the agent; True when there is a new interval. Raises UnavailableError the first time only."""
-        from vmpack.cli.top_frame import TimedMove
-
-        self.new_moves = []
-        before = self.status
-        try:
-            self.status = self._client.status()
-        except UnavailableError as error:
-            if before is None:
-                raise
-            self.trouble = f"{error.message}; what is shown is old"
-            return False
-        self.trouble = ""
-        newest = self.status.interval
-        if newest is None or (before is not None and before.interval == newest):
-            return False
-        clock = time.strftime("%H:%M:%S", time.localtime(newest.snapshot.wall_s))
-        self.new_moves = [TimedMove(clock, line) for line in move_lines(newest)]
-        self.moves.extend(self.new_moves)
-        return True
-
-    @property
-    def rows(self) -> int:
-        """So many can be scrolled through."""
-        interval = self.status.interval if self.status else None
-        return len(interval.snapshot.guests) if interval else 0
-
-    def frame(self, view: View, now_s: float) -> Text:
-        """The memory page."""
-        from rich.text import Text
-
-        from vmpack.cli.top_frame import fitted, frame
-
-        if self.status is None:
-            return fitted([Text(shown(self.trouble), "bold red")], view)
-        return frame(self.status, self.moves, view, now_s, self.trouble)
-
-    def lines(self) -> list[str]:
-        """See plain_lines."""
-        return plain_lines(self)
-
-
-class CpuWatch:
-    """The same of the vCPU loop."""
-
-    def __init__(self, client: AgentClient) -> None:
-        self._client = client
-        self.status: VcpuStatus | None = None
-        self.trouble = ""
-
-    def refresh(self) -> bool:
-        """As Watch.refresh; an agent that does not look at vCPUs is unavailable too."""
-        before = self.status
-        try:
-            self.status = self._client.vcpus()
-        except UnavailableError as error:
-            if before is None:
-                raise
-            self.trouble = f"{error.message}; what is shown is old"
-            return False
-        self.trouble = ""
-        newest = self.status.interval
-        return newest is not None and not (before is not None and before.interval == newest)
-
-    @property
-    def rows(self) -> int:
-        """So many can be scrolled through."""
-        from vmpack.cli.top_cpus import rows_of
-
-        interval = self.status.interval if self.status else None
-        return len(rows_of(interval)) if interval else 0
-
-    def frame(self, view: View, now_s: float) -> Text:
-        """The pCPU page."""
-        from vmpack.cli.top_cpus import frame
-
-        return frame(self.status, view, now_s, self.trouble)
-
-    def lines(self) -> list[str]:
-        """The newest turn as lines."""
-        from vmpack.cli.vcpu_text import plain_lines
-
-        return plain_lines(self.status)
-
-
-def _once(screen: Console, watch: Watch | CpuWatch) -> None:
+def _once(screen: Console, watch: Watch[Any]) -> None:
     from vmpack.cli.bars import WIDE_COLUMNS
     from vmpack.cli.screen import ascii_only
     from vmpack.cli.top_frame import View
@@ -194,7 +87,7 @@ def _once(screen: Console, watch: Watch | CpuWatch) -> None:
     screen.print(watch.frame(view, time.time()))
 
 
-def _plain(watch: Watch | CpuWatch, interval_s: float) -> None:
+def _plain(watch: Watch[Any], interval_s: float) -> None:
     fresh, told = True, ""
     while True:
         if watch.trouble != told:
@@ -207,19 +100,7 @@ def _plain(watch: Watch | CpuWatch, interval_s: float) -> None:
         fresh = watch.refresh()
 
 
-def plain_lines(watch: Watch) -> list[str]:
-    """The newest interval as lines: the host, then each move."""
-    status = watch.status
-    if status is None or status.interval is None:
-        return ["no interval has gone through yet"]
-    clock = time.strftime("%H:%M:%S", time.localtime(status.interval.snapshot.wall_s))
-    host = (
-        f"{clock} {state(status)}: {len(status.interval.snapshot.guests)} VMs, {host_line(status.interval)}"
-    )
-    return [host, *(f"{timed.clock} {timed.move}" for timed in watch.new_moves)]
-
-
-def _live(screen: Console, watch: Watch | CpuWatch, other: Watch | CpuWatch, interval_s: float) -> None:
+def _live(screen: Console, watch: Watch[Any], other: Watch[Any], interval_s: float) -> None:
     from rich.live import Live
 
     from vmpack.cli.screen import ascii_only
@@ -245,7 +126,7 @@ def _live(screen: Console, watch: Watch | CpuWatch, other: Watch | CpuWatch, int
             due_s = time.monotonic() + interval_s
 
 
-def _refresh(watch: Watch | CpuWatch) -> None:
+def _refresh(watch: Watch[Any]) -> None:
     """A page that never had an answer says why; the other one can still be turned to."""
     try:
         watch.refresh()
