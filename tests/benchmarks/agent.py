@@ -37,8 +37,8 @@ def rss_bytes(pid: int) -> int:
 
 def await_intervals(agent: AgentProcess, count: int) -> None:
     """Wait until so many more intervals have gone through."""
-    goal, deadline_s = agent.intervals() + count, time.monotonic() + DEADLINE_S
-    while agent.intervals() < goal:
+    goal, deadline_s = agent.turns() + count, time.monotonic() + DEADLINE_S
+    while agent.turns() < goal:
         if time.monotonic() > deadline_s:
             raise SystemExit(f"the agent made no {count} intervals in {DEADLINE_S:g} s:\n{agent.log}")
         time.sleep(1)

@@ -116,7 +116,7 @@ class Stage:
                 Path(folder), self.lab.uri, *options, interval=INTERVAL, reserved_cpus=others
             ) as program,
         ):
-            program.pass_looks(SETTLED_LOOKS)
+            program.pass_turns(SETTLED_LOOKS)
             turn = self._measured()
             assert program.stop(signal.SIGTERM) == 0, program.log
         return turn

@@ -67,7 +67,7 @@ def measure() -> dict[str, Any]:
         node = ProbeNode(Path(name), lab.uri)
         with AgentProcess(Path(name), lab.uri, config="") as agent:
             agent.ready()
-            agent.pass_intervals(2)
+            agent.pass_turns(2)
             fresh = probe_cpu_ms(node, "ACTIVE", runs=20, batches=9)
             agent.stop()
         fallback = probe_cpu_ms(node, "NO_AGENT", runs=3, batches=9)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.faults.injector import Fault, Passage, read_trace
@@ -47,10 +46,9 @@ class FaultyAgent(AgentProcess):
         self._folder = folder
         self._fault = fault
         self.trace_path = folder / "trace"
-        super().__init__(folder, uri, config=config)
+        super().__init__(folder, uri, config=config, module="tests.faults.main")
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._argv[:3] = [sys.executable, "-m", "tests.faults.main"]
         with self.log_path.open("ab") as log:
             stream = os.fstat(log.fileno())
             self._environment |= {
@@ -133,7 +131,7 @@ class Scene:
     def _overhead_bytes(self, folder: Path) -> int:
         with AgentProcess(folder, self.lab.uri, "--observe", config=RULES) as agent:
             agent.ready()
-            agent.pass_intervals(2)
+            agent.pass_turns(2)
             interval = agent.client.status().interval
             assert interval is not None
             return interval.plan.budget.overhead_bytes

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from types import TracebackType
 
-from tests.waiting import PATIENCE_S, eventually
+from tests.real.program_process import ProgramProcess
+from tests.waiting import eventually
 from vmpack.errors import UnavailableError
 from vmpack.host.client import AgentClient
 from vmpack.lab.lab import LabGuest
@@ -19,70 +15,29 @@ QUICK = "[offer]\nreaction_s = 1\n[memory]\ninterval_s = 0.5\ncalm_s = 1\nshrink
 """Decides often and shrinks at once: tests need not wait for calm."""
 
 
-class AgentProcess:
-    """`vmpack agent` (or another program) on a lab, with its directories under one folder."""
+class AgentProcess(ProgramProcess):
+    """`vmpack agent` (or what stands in its place) on a lab."""
 
     def __init__(
-        self, folder: Path, uri: str, *options: str, config: str = QUICK, **environment: str
+        self,
+        folder: Path,
+        uri: str,
+        *options: str,
+        config: str = QUICK,
+        module: str = "vmpack.cli.main",
+        **environment: str,
     ) -> None:
-        self.run_dir, self.state_dir = folder / "run", folder / "state"
-        self.config_path, self.log_path = folder / "vmpack.toml", folder / "log"
-        self.config_path.write_text(config)
-        self.client = AgentClient(self.run_dir / "agent.sock")
-        self._argv = [sys.executable, "-m", "vmpack.cli.main", "agent", "--connect", uri]
-        self._argv += ["--config", str(self.config_path)]
-        self._argv += ["--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir), *options]
-        self._environment = environment
-        self.process = self._start()
+        directories = ("--run-dir", str(folder / "run"), "--state-dir", str(folder / "state"))
+        self.client = AgentClient(folder / "run" / "agent.sock")
+        words = ("agent", "--connect", uri, *directories, *options)
+        super().__init__(folder, module, *words, config=config, environment=environment)
 
-    def __enter__(self) -> AgentProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self.log_path.open("ab") as log:
-            environment = os.environ | self._environment
-            return subprocess.Popen(
-                self._argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
-            )
-
-    def restart(self) -> None:
-        """Start it again with the same words, after it ended."""
-        self.process = self._start()
-
-    @property
-    def log(self) -> str:
-        """All that it and its forerunners printed."""
-        return self.log_path.read_text()
-
-    def ready(self) -> None:
-        """Wait until the first interval went through."""
-        eventually(f"the agent works; it says:\n{self.log}", lambda: self.intervals() > 0)
-
-    def intervals(self) -> int:
-        """How many intervals went through; 0 while nobody answers."""
-        assert self.process.poll() is None, self.log
+    def _turns(self) -> int:
         try:
             interval = self.client.status().interval
         except UnavailableError:
             return 0
         return interval.number if interval else 0
-
-    def pass_intervals(self, count: int) -> None:
-        """Wait until so many more have gone through."""
-        goal = self.intervals() + count
-        eventually(f"{count} more intervals", lambda: self.intervals() >= goal)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to stop, and return its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
 
 
 def balloon_bytes(guest: LabGuest) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,9 @@ class PatchedAgent(AgentProcess):
     """Runs a module of the tests in the place of `vmpack.cli.main`, and hands it orders in a file."""
 
     def __init__(self, module: str, folder: Path, uri: str, *options: str, config: str = QUICK) -> None:
-        self._module = module
         self._orders = folder / "orders.json"
         self.order({})
-        super().__init__(folder, uri, *options, config=config, **{ORDERS: str(self._orders)})
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._argv[self._argv.index("vmpack.cli.main")] = self._module
-        return super()._start()
+        super().__init__(folder, uri, *options, config=config, module=module, **{ORDERS: str(self._orders)})
 
     def order(self, orders: dict[str, Any]) -> None:
         """What the module does from now on."""

@@ -108,7 +108,7 @@ def test_a_second_agent_is_refused(agent: AgentProcess, lab: Lab, tmp_path: Path
 
     assert code == 75
     assert f"process {agent.process.pid} holds" in second.log and "Traceback" not in second.log
-    agent.pass_intervals(1)
+    agent.pass_turns(1)
 
 
 def test_observe_mode_changes_nothing(lab: Lab, two: list[LabGuest], tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_observe_mode_changes_nothing(lab: Lab, two: list[LabGuest], tmp_path: P
             return any(action.kind == "set_memory" for action in interval.plan.actions)
 
         eventually("it would shrink", would_shrink)
-        watching.pass_intervals(3)
+        watching.pass_turns(3)
         assert watching.stop() == 0
 
     assert [balloon_bytes(guest) for guest in two] == balloons
@@ -137,7 +137,7 @@ def test_a_bad_configuration_on_reload_leaves_the_old_one(agent: AgentProcess) -
     agent.config_path.write_text(QUICK + 'shares = "many"\n[publish]\nhistory_day = 3\n')
     agent.process.send_signal(signal.SIGHUP)
     eventually("it refuses", lambda: "the old configuration stays in force" in agent.log)
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     assert "memory.shares: found 'many'" in agent.log
     assert "did you mean publish.history_days?" in agent.log
     assert agent.client.status().interval_s == 0.5
@@ -145,7 +145,7 @@ def test_a_bad_configuration_on_reload_leaves_the_old_one(agent: AgentProcess) -
     agent.config_path.write_text(QUICK.replace("0.5", "0.7"))
     agent.process.send_signal(signal.SIGHUP)
     eventually("it takes the good one", lambda: agent.client.status().interval_s == 0.7)
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
 
 
 def test_an_agent_told_to_observe_gives_back_what_it_took(agent: AgentProcess, two: list[LabGuest]) -> None:
@@ -188,7 +188,7 @@ def test_release_works_without_an_agent(agent: AgentProcess, two: list[LabGuest]
     assert all(whole(guest) for guest in two)
     agent.restart()
     agent.ready()
-    agent.pass_intervals(6)
+    agent.pass_turns(6)
     assert all(whole(guest) for guest in two)
 
 
@@ -200,7 +200,7 @@ def test_release_all_through_the_agent_freezes_until_told_otherwise(
 
     given = agent.client.release(None)
     assert given.still_packed == () and given.given_bytes > 20 * MIB
-    agent.pass_intervals(6)
+    agent.pass_turns(6)
     assert all(whole(guest) for guest in two)
 
     agent.client.freeze(False)
@@ -212,7 +212,7 @@ def test_a_held_vm_is_left_alone_by_the_very_next_interval(agent: AgentProcess, 
     eventually("both are packed", lambda: all(packed(guest) for guest in two))
     agent.client.release(two[0].name)
     agent.client.set_policy(two[0].name, {"shares": 3000})
-    agent.pass_intervals(6)
+    agent.pass_turns(6)
 
     assert whole(two[0]) and packed(two[1])
     policy = agent.client.explain(two[0].name).guest.policy
@@ -232,7 +232,7 @@ def test_guests_come_and_go(agent: AgentProcess, lab: Lab) -> None:
     finally:
         guest.destroy()
     eventually("it is gone", lambda: "comes-and-goes" not in names(agent.client))
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
 
     assert agent.client.status().last_error is None and "Traceback" not in agent.log
 
@@ -358,7 +358,7 @@ def test_a_taken_run_directory_is_left_as_it_is(agent: AgentProcess, tmp_path: P
 
     assert "another agent answers" in second.log
     assert (agent.run_dir / "probe" / "host-system").exists()
-    agent.pass_intervals(1)
+    agent.pass_turns(1)
 
 
 def test_no_libvirt_is_one_clear_error(tmp_path: Path) -> None:

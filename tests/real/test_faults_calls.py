@@ -56,7 +56,7 @@ def points(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     scene.set()
     with scene.agent(tmp_path_factory.mktemp("record"), Fault()) as agent:
         agent.ready()
-        agent.pass_intervals(RECORDED_INTERVALS)
+        agent.pass_turns(RECORDED_INTERVALS)
         agent.stop()
     return points_of(agent.trace)
 
@@ -94,7 +94,7 @@ class Case:
             self.scene.agent(self.folder, self.fault) as agent,
         ):
             if self._strike(agent):
-                agent.pass_intervals(checks.SETTLED_INTERVALS)
+                agent.pass_turns(checks.SETTLED_INTERVALS)
             ended_s = time.monotonic()
             self._stop(agent)
         self._check(agent, watch, ended_s)

@@ -76,7 +76,7 @@ def serves(agent: FaultyAgent, guest: LabGuest) -> None:
     before = balloon_bytes(guest)
     guest.control.load_tmpfs(40 * MIB, 20 * MIB)
     eventually("it grows", lambda: balloon_bytes(guest) > before + 20 * MIB)
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     assert guest.control.oom_kills() == 0
 
 
@@ -114,7 +114,7 @@ def test_a_full_disk_costs_records_and_no_guest_its_memory(
 
     (tiny_disk / "filler").unlink()
     eventually("all is published again", lambda: agent.log.count("published again") == 2)
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     assert agent.log.count("published again") == 2 and len(agent.complaints) == len(RECORDS)
     stops_well(agent, guest)
     assert list(checks.replayed(agent.state_dir.parent)) == []
@@ -174,7 +174,7 @@ def test_spoilt_files_cost_a_line_each_and_never_the_start(
     spoil: object, agent: FaultyAgent, guest: LabGuest
 ) -> None:
     """Promise 4, on all files at once: after a power cut the agent must start without anybody's hand."""
-    agent.pass_intervals(3)
+    agent.pass_turns(3)
     agent.process.kill()
     agent.process.wait()
     (agent.state_dir / "claims.json").write_text('{"format":1,"claims":[]}')
@@ -186,7 +186,7 @@ def test_spoilt_files_cost_a_line_each_and_never_the_start(
 
     agent.restart_sound()
     agent.ready()
-    agent.pass_intervals(4)
+    agent.pass_turns(4)
 
     aside = {path.name for path in agent.state_dir.glob("*.broken-1")}
     assert {"remembered.json.broken-1", "claims.json.broken-1"} <= aside
@@ -205,7 +205,7 @@ def test_a_stepped_clock_changes_nothing_for_the_guests(agent: FaultyAgent, gues
     for seconds in (DAY_S, -DAY_S, 0):
         (step.with_suffix(".new")).write_text(str(seconds))
         step.with_suffix(".new").replace(step)
-        agent.pass_intervals(5)
+        agent.pass_turns(5)
         assert abs(balloon_bytes(guest) - before) <= 12 * MIB, agent.log
     serves(agent, guest)
 
@@ -230,7 +230,7 @@ def test_a_textfile_directory_that_cannot_be_written_is_said_once(
         eventually("it is said", lambda: "published again: metrics" in agent.log)
         shutil.rmtree(tmp_path / "textfile")
         eventually("it is said again", lambda: len(agent.complaints) == 2)
-        agent.pass_intervals(3)
+        agent.pass_turns(3)
         assert len(agent.complaints) == 2
         stops_well(agent, guest)
 
@@ -240,7 +240,7 @@ def test_a_run_directory_that_vanishes_comes_back(agent: FaultyAgent, guest: Lab
     shutil.rmtree(agent.run_dir)
     eventually("the socket is back", agent.client.socket_path.exists)
     eventually("probe texts are back", (agent.run_dir / "probe" / "vm-snapshot").exists)
-    agent.pass_intervals(3)
+    agent.pass_turns(3)
 
     assert agent.client.status().last_error is None
     assert agent.client.socket_path.stat().st_mode & 0o777 == 0o600
@@ -268,7 +268,7 @@ def test_a_configuration_that_breaks_is_refused_and_a_mended_one_taken(
         eventually(
             "it refuses", lambda n=number: agent.log.count("the old configuration stays in force") == n
         )
-        agent.pass_intervals(1)
+        agent.pass_turns(1)
         assert agent.log.count(str(path)) == number, agent.log
     assert agent.client.status().interval_s == 0.5
 

@@ -63,7 +63,7 @@ def test_a_guests_gpu_is_seen_and_a_broken_one_costs_no_interval(
         assert shown(agent)[0]["fault"] is None
 
         double.show(hang="nvmlDeviceGetMemoryInfo")
-        agent.pass_intervals(5)
+        agent.pass_turns(5)
         eventually("the silence is seen", lambda: {gpu["fault"] for gpu in shown(agent)} == {HANGS})
         assert agent.client.status().last_error is None
         assert agent.stop() == 0

@@ -79,11 +79,11 @@ def test_neither_agent_touches_a_vm_on_its_way(
     coming = eventually("the destination sees it", lambda: seen(destination.client, "mover"))
     assert (coming.job, coming.state) == ("migration in", "paused")
     assert newest(destination.client).snapshot.unreadable == ()
-    at_source, at_destination = source.intervals(), destination.intervals()
-    source.pass_intervals(4)
-    destination.pass_intervals(4)
+    at_source, at_destination = source.turns(), destination.turns()
+    source.pass_turns(4)
+    destination.pass_turns(4)
     assert seen(destination.client, "mover"), "it was on its way all the time"
-    last_out, last_in = source.intervals(), destination.intervals()
+    last_out, last_in = source.turns(), destination.turns()
     outcome = journey.hurry().outcome()
 
     assert outcome.status == "done" and outcome.warnings == (), outcome
@@ -127,7 +127,7 @@ def test_a_migration_in_the_middle_of_the_sources_work_breaks_nothing(
     guest.control.load_tmpfs(40 * MIB)
     eventually("its balloon moves", lambda: balloon_bytes(guest) > at_bytes)
     journey = Underway(pair.a, migrate(guest, pair.b, bandwidth=SLOW)).moving()
-    source.pass_intervals(3)
+    source.pass_turns(3)
     journey.stop()
     outcome = journey.outcome()
 

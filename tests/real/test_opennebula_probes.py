@@ -104,7 +104,7 @@ def test_packed_memory_is_told_with_and_without_the_agent(node: ProbeNode, lab: 
     with AgentProcess(node.folder, lab.uri, config=config) as agent:
         agent.ready()
         eventually("it is packed", lambda: packed(guest))
-        agent.pass_intervals(6)
+        agent.pass_turns(6)
         client.start()
         assert host.state == "MONITORED" and host.told("VMPACK_STATE") == "ACTIVE"
         agent.process.kill()

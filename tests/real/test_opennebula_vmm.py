@@ -89,7 +89,7 @@ def test_a_vm_lives_under_our_driver(nodes: Nodes, tmp_path: Path, with_agents: 
         if with_agents:
             guest.control.load_tmpfs((SMALL - 70) * MIB)
             eventually("it gets all that is paid for", lambda: balloon_bytes(guest) >= (SMALL - 2) * MIB)
-            agents[0].pass_intervals(3)
+            agents[0].pass_turns(3)
             assert balloon_bytes(guest) <= SMALL * MIB
             guest.control.free()
 

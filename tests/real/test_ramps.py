@@ -160,7 +160,7 @@ def test_a_kill_is_seen_and_does_not_come_twice(
             eventually("it is seen", lambda: "guest_killed_something" in rules_of(stage, ramping.name))
             assert "killed" in stage.agent.log
         ramping.control.free()
-        stage.agent.pass_intervals(2)
+        stage.agent.pass_turns(2)
         stage.settle()
         before = ramping.control.oom_kills()
         stage.mark("second ramp")

@@ -58,7 +58,7 @@ def dead(lab: Lab, two: list[LabGuest], tmp_path: Path) -> Iterator[AgentProcess
     with AgentProcess(tmp_path, lab.uri) as agent:
         agent.ready()
         eventually("both are packed", lambda: all(packed(guest) for guest in two))
-        agent.pass_intervals(1)
+        agent.pass_turns(1)
         agent.process.kill()
         agent.process.wait()
         yield agent

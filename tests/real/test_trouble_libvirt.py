@@ -57,7 +57,7 @@ def test_libvirt_killed_and_back_costs_the_guests_nothing(
     tries = agent.log.count("this interval failed")
     own_lab.restart_libvirt()
     eventually("the agent goes on", lambda: not failing(agent))
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
 
     assert guest.pid == pid and packed(guest)
     assert agent.log.count("this interval failed") <= tries + 1 <= 3, agent.log
@@ -105,7 +105,7 @@ def test_a_hung_libvirt_is_said_and_survived(own_lab: Lab, guest: LabGuest, agen
     finally:
         os.kill(pid, signal.SIGCONT)
     eventually("the agent goes on", lambda: not failing(agent))
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
 
     assert packed(guest) and "works again" in agent.log
     guest.control.load_tmpfs(60 * MIB, 5 * MIB)

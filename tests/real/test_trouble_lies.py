@@ -122,7 +122,7 @@ def test_no_lie_costs_anybody_but_the_liar(
             )
             for _ in range(2):
                 check_host(agent, liar, honest)
-                agent.pass_intervals(1)
+                agent.pass_turns(1)
             honest.control.free()
         agent.order({})
         eventually("the former liar is packed again", lambda: packed(liar))
@@ -147,7 +147,7 @@ def test_a_guest_that_claims_to_have_given_its_memory_does_not_get_the_host_to_s
             for claim_bytes in (60 * MIB, nominal_bytes(liar) - 4 * KIB, nominal_bytes(liar)):
                 lies.claim_given(claim_bytes)
                 for _ in range(3):
-                    agent.pass_intervals(1)
+                    agent.pass_turns(1)
                     assert liar.rss_bytes() + honest.rss_bytes() <= HOST_BYTES + SLACK_BYTES
                     assert honest.size()[1] >= FLOOR_BYTES
         finally:

@@ -96,7 +96,7 @@ def test_what_happens_to_one_vm_costs_no_other_its_interval(
     agent.client.freeze(False)
     eventually("it is done", done.exists)
     eventually("the other one is packed all the same", lambda: packed(bystander))
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     told = agent.log[said_before:]
     again(lab, victim, saved)
     eventually("the victim is served again", lambda: packed(victim))
@@ -127,7 +127,7 @@ def test_a_vm_that_comes_back_under_another_name_is_served_under_it(
     eventually("it has booted", lambda: victim.control.ping() > 0)
     domain = lab.hypervisor.connection().lookupByUUIDString(uuid)
     eventually("it is packed", lambda: domain.info()[2] < domain.info()[1])
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     seen = agent.client.explain("renamed")
     kills = victim.control.oom_kills()
     domain.destroy()
@@ -142,7 +142,7 @@ def test_a_vm_that_comes_back_under_another_name_is_served_under_it(
 def test_nothing_is_left_behind_after_all_that(agent: PatchedAgent, guests: list[LabGuest]) -> None:
     """What is remembered of VMs that are gone would be given to others, or kept from them, for ever."""
     eventually("all statistics are on", lambda: all(stats_period_set(guest) for guest in guests))
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     interval = agent.client.status().interval
 
     assert interval is not None

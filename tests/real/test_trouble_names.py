@@ -56,7 +56,7 @@ def agent(lab: Lab, booted: LabGuest, tmp_path_factory: pytest.TempPathFactory) 
     with AgentProcess(folder, lab.uri, config=config) as running:
         running.ready()
         eventually("the booted one is packed", lambda: packed(booted))
-        running.pass_intervals(2)
+        running.pass_turns(2)
         yield running
 
 

@@ -105,7 +105,7 @@ def test_a_guest_without_its_balloon_driver_is_left_alone_until_it_is_back(
     guest.control.run(["rmmod", "virtio_balloon"])
     eventually("its memory is back", lambda: whole(guest))
     eventually("it is told", lambda: "fell silent" in explained(agent, guest))
-    agent.pass_intervals(2)
+    agent.pass_turns(2)
     interval = agent.client.status().interval
     assert interval is not None and interval.plan.actions == ()
 
@@ -169,4 +169,4 @@ def test_memory_coordinator_beside_an_agent_is_refused(agent: AgentProcess, lab:
 
     assert done.returncode == 75
     assert f"process {agent.process.pid} holds" in done.stderr and "Traceback" not in done.stderr
-    agent.pass_intervals(1)
+    agent.pass_turns(1)

@@ -123,7 +123,7 @@ def test_six_guests_on_one_cpu_are_spread_with_three_changes(scene: Scene, sched
     program = schedule()
     program.await_changes(3)
     assert counts(guests) == [3, 3]
-    program.pass_looks(3)
+    program.pass_turns(3)
     assert len(program.changes()) == 3, program.log
     assert counts(guests) == [3, 3]
     assert program.stop(signal.SIGINT) == 130
@@ -137,14 +137,14 @@ def test_even_guests_are_left_until_one_starts_and_one_stops(scene: Scene, sched
     starting.domain.suspend()
     before = every_mask(guests)
     program = schedule()
-    program.pass_looks(3)
+    program.pass_turns(3)
     assert program.changes() == [], program.log
     assert every_mask(guests) == before
     starting.domain.resume()
     stopping.control.calm()
     program.await_changes(1)
     assert counts([*guests[:3], starting]) == [2, 2], program.log
-    program.pass_looks(2)
+    program.pass_turns(2)
     # A guest that came half way through a look seems lighter than it is: one more than the optimum may be.
     assert len(program.changes()) <= 2, program.log
     assert program.stop(signal.SIGTERM) == 0
@@ -164,7 +164,7 @@ def test_heavy_and_light_guests_are_mixed_with_two_changes(scene: Scene, schedul
     program = schedule()
     program.await_changes(2)
     assert counts(heavy) == counts(light) == [1, 1]
-    program.pass_looks(2)
+    program.pass_turns(2)
     assert len(program.changes()) == 2, program.log
     assert program.stop(signal.SIGTERM) == 0
     assert_as_before(guests, before, program.log)
@@ -178,7 +178,7 @@ def test_observing_says_what_it_would_do_and_does_nothing(scene: Scene, schedule
     before = every_mask(guests)
     program = schedule("--observe")
     eventually("it says what it would do", lambda: "would change 2 pins" in program.log)
-    program.pass_looks(1)
+    program.pass_turns(1)
     assert every_mask(guests) == before
     assert program.stop(signal.SIGTERM) == 0
     assert program.changes() == [], program.log
@@ -197,7 +197,7 @@ def test_pins_of_a_killed_scheduler_are_taken_off(
     killed.stop(signal.SIGKILL)
     assert counts(guests) == [2, 2]
     after_it = schedule()
-    eventually("it looks", lambda: after_it.looks() > 0)
+    after_it.ready()
     assert after_it.stop(signal.SIGTERM) == 0
     assert after_it.changes() == [], after_it.log
     assert_as_before(guests, before, after_it.log)
@@ -221,7 +221,7 @@ def test_steady_guests_are_not_moved_for_minutes(scene: Scene, schedule: Schedul
     duty = Duty(guests[5], LIGHT_TURNS, LIGHT_REST_S)
     duty.begin()
     program = schedule()
-    program.pass_looks(60)
+    program.pass_turns(60)
     # Three beside two and a light one: nothing is more even.
     assert program.changes() == [], program.log
     assert program.stop(signal.SIGTERM) == 0
@@ -238,7 +238,7 @@ def test_a_guest_that_vanishes_leaves_the_others_even(lab: Lab, scene: Scene, sc
     guest.control.burn()
     before = every_mask(others)
     program = schedule()
-    program.pass_looks(3)
+    program.pass_turns(3)
     assert program.changes() == [], program.log
     others[4].control.calm()
     guest.destroy()

@@ -70,7 +70,7 @@ class Stage:
         The guests' reports of what happened right before take a moment: turns count from the second one on.
         """
         still: dict[int, bool] = {}
-        first = self.agent.intervals() + 2
+        first = self.agent.turns() + 2
 
         def is_still() -> bool:
             interval = self.agent.client.status().interval

@@ -89,7 +89,7 @@ class Pass:
     intervals: int
 
     def play(self, stage: Stage) -> None:
-        stage.agent.pass_intervals(self.intervals)
+        stage.agent.pass_turns(self.intervals)
 
 
 @dataclass(frozen=True, slots=True)
