@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from vmpack.cli import agent, main, memory_coordinator
+from vmpack.cli import main, memory_coordinator
+from vmpack.cli.log_stream import log_to
 from vmpack.config import Config
 from vmpack.host import agent as host_agent
 from vmpack.lab.state import StateFolder
@@ -152,13 +153,13 @@ def test_the_journal_gets_levels_and_people_get_the_time(
         with (tmp_path / "journal").open("w") as journal:
             found = os.fstat(journal.fileno())
             monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
-            agent.log_to(journal, logging.INFO)
+            log_to(journal, logging.INFO)
             logger.info("one\ntwo")
             logger.warning("three")
             logger.error("four")
             logger.debug("not shown")
         terminal = StringIO()
-        agent.log_to(terminal, logging.INFO)
+        log_to(terminal, logging.INFO)
         logger.info("five")
     finally:
         logging.getLogger("vmpack").handlers[:] = kept

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
-from vmpack.cli.agent import add_arguments, log_to, start
-from vmpack.cli.main import guarded
-
-PROGRAM = "memory_coordinator"
-QUIET_LINE_EVERY = 12
+from vmpack.cli.agent import add_directories, start
+from vmpack.cli.loop_program import QUIET_LINE_EVERY, run_program
 
 DESCRIPTION = """\
 Every INTERVAL seconds, borrow the memory that the VMs of this host do not use, and give it back the
@@ -29,24 +25,11 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("interval", metavar="INTERVAL", help="seconds between looks at the host")
-    parser.add_argument("-v", "--verbose", action="store_true", help="one line per interval too")
-    add_arguments(parser)
-    args = parser.parse_args(arguments)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    log_to(sys.stdout, logging.DEBUG if args.verbose else logging.INFO)
-    return guarded(
-        lambda: start(
-            args, args.interval, quiet_line_every=QUIET_LINE_EVERY, reloads=False, pins_vcpus=False
-        ),
-        PROGRAM,
-    )
+    return run_program("memory_coordinator", DESCRIPTION, EPILOG, add_directories, _start, arguments)
+
+
+def _start(args: argparse.Namespace) -> int:
+    return start(args, quiet_line_every=QUIET_LINE_EVERY, reloads=False, pins_vcpus=False)
 
 
 if __name__ == "__main__":

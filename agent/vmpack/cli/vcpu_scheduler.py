@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from vmpack.cli import agent_access
-from vmpack.cli.agent import log_to
-from vmpack.cli.main import guarded
-
-PROGRAM = "vcpu_scheduler"
-QUIET_LINE_EVERY = 12
+from vmpack.cli.loop_program import QUIET_LINE_EVERY, config_changes, configuration, run_program
 
 DESCRIPTION = """\
 Every INTERVAL seconds, look how loaded the pCPUs of this host are, and where that is uneven change as
@@ -39,15 +31,10 @@ exit codes: 0 stopped, 1 a pin could not be put back, 69 no libvirt, 75 another 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("interval", metavar="INTERVAL", help="seconds between looks at the host")
-    parser.add_argument("--connect", metavar="URI", help="libvirt's address, or `lab` for the running lab")
-    parser.add_argument("--observe", action="store_true", help="change nothing, say what would be changed")
+    return run_program("vcpu_scheduler", DESCRIPTION, EPILOG, _add_arguments, _start, arguments)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         type=float,
@@ -61,33 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="single vCPUs on single pCPUs (default), or whole VMs on one cache or NUMA node",
     )
     parser.add_argument("--once", action="store_true", help="two looks, one decision, then end as always")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="read this file, not the default ones")
-    parser.add_argument("-v", "--verbose", action="store_true", help="one line per look too")
-    args = parser.parse_args(arguments)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    log_to(sys.stdout, logging.DEBUG if args.verbose else logging.INFO)
-    return guarded(lambda: _start(args), PROGRAM)
 
 
 def _start(args: argparse.Namespace) -> int:
-    from vmpack import config
-    from vmpack.errors import UsageError
     from vmpack.host.vcpus import run_vcpu_scheduler
-    from vmpack.units import parse_seconds
 
-    try:
-        interval_s = parse_seconds(args.interval)
-    except ValueError as error:
-        raise UsageError(f"the interval {error}") from error
-    changes: dict[str, Any] = {
-        "vcpu.interval_s": interval_s,
-        "vcpu.mode": args.mode,
-        "vcpu.target_points": args.target,
-        "agent.observe_only": True if args.observe else None,
-    }
-    changes = agent_access.connect_changes(args.connect) | changes
-    loaded = config.override(config.load([args.config] if args.config else None), changes)
-    return run_vcpu_scheduler(loaded, once=args.once, quiet_line_every=QUIET_LINE_EVERY)
+    own = {"vcpu.mode": args.mode, "vcpu.target_points": args.target}
+    changes = config_changes(args, "vcpu.interval_s", own)
+    return run_vcpu_scheduler(configuration(args, changes), once=args.once, quiet_line_every=QUIET_LINE_EVERY)
 
 
 if __name__ == "__main__":
