@@ -52,7 +52,7 @@ class _WatchedStream(logging.StreamHandler[TextIO]):
         if not isinstance(error, OSError) or error.errno not in (errno.EPIPE, errno.EIO):
             super().handleError(record)
             return
-        from vmpack.host.agent import OUTPUT_GONE
+        from vmpack.host.stop_signals import OUTPUT_GONE
 
         # What the stream still holds, and all that follows, must not fail again at the end.
         nowhere = os.open(os.devnull, os.O_WRONLY)

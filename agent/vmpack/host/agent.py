@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -28,6 +27,7 @@ from vmpack.host.pressure_trigger import PressureTrigger
 from vmpack.host.probe_grant import probe_grant_bytes
 from vmpack.host.server import Server
 from vmpack.host.service import HostService
+from vmpack.host.stop_signals import StopSignals
 from vmpack.host.vcpus import VcpuKeeper, Vcpus, keeper_beside
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.interval import AgentStatus
@@ -38,13 +38,9 @@ from vmpack.units import format_bytes, format_seconds
 
 log = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 130
 RELEASE_TIME_S = 120.0
 LIBVIRT_AGAIN_S = 5.0
 TEXTFILE_NAME = "vmpack.prom"
-OUTPUT_GONE = signal.SIGPIPE
-"""Sent by the program to itself when nobody can read its log any more."""
-_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, OUTPUT_GONE})
 
 
 def run_agent(
@@ -59,14 +55,8 @@ def run_agent(
     `reload` reads the configuration again for SIGHUP; with None SIGHUP stops too, except under nohup.
     Returns the exit code. Raises VmpackError when the agent cannot start.
     """
-    under_nohup = reload is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    signals = _SIGNALS - ({signal.SIGHUP} if under_nohup else set())
-    # Before any thread starts: only the thread that waits for signals gets them.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
+    with StopSignals(stay_ignored=() if reload else (signal.SIGHUP,)) as signals:
         return Agent(config, reload, quiet_line_every, signals).run(once)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Agent:
@@ -77,14 +67,13 @@ class Agent:
         config: Config,
         reload: Callable[[], Config] | None,
         quiet_line_every: int | None,
-        signals: frozenset[signal.Signals],
+        signals: StopSignals,
     ) -> None:
         self._config = config
         self._reload = reload
         self._signals = signals
         self._clock = SystemClock()
         self._notifier = Notifier()
-        self._stopped_by: signal.Signals | None = None
         self._quiet_line_every = quiet_line_every
         self._running: Loop | None = None
         self._keeper: VcpuKeeper | None = None
@@ -102,7 +91,7 @@ class Agent:
             rights = Rights(group_id(config.socket_group), config.socket_group_may_change)
             identity = self._identity(parts.hypervisor)
             if identity is None:
-                return self._exit_code(True)
+                return self._signals.exit_code(True)
             at_end.enter_context(host_locks(identity, config.state_dir))
             parts.state.prepare()
             publisher = _publisher(config)
@@ -118,17 +107,17 @@ class Agent:
             at_end.callback(publisher.close)
             server.start()
             at_end.callback(server.stop)
-            watcher = threading.Thread(
-                target=self._watch_signals, args=(loop, parts.source, publisher), name="signals", daemon=True
+            take_new = self._reload and partial(
+                self._take_new_configuration, loop, parts.source, publisher, self._reload
             )
-            watcher.start()
+            self._signals.watch(self._clock.stop, "memory stays packed", take_new)
             try:
                 if keeper and not once:
                     keeper.start()
                 self._turn(loop, once)
             finally:
                 given_back = self._give_back(loop, parts)
-        return self._exit_code(given_back and loop.status.last_error is None)
+        return self._signals.exit_code(given_back and loop.status.last_error is None)
 
     def _identity(self, hypervisor: Hypervisor) -> str | None:
         """Which host this is; None when the agent was stopped before libvirt answered.
@@ -148,9 +137,7 @@ class Agent:
                     self._notifier.ready()
                 waits = True
                 self._notifier.alive(f"waiting: {error.message}")
-            found = signal.sigtimedwait(self._signals - {signal.SIGHUP}, LIBVIRT_AGAIN_S)
-            if found is not None:
-                self._stopped_by = signal.Signals(found.si_signo)
+            if self._signals.wait(LIBVIRT_AGAIN_S):
                 return None
 
     def _look_now(self) -> None:
@@ -212,18 +199,6 @@ class Agent:
             observing = "observing: " if status.observe_only else ""
             self._notifier.alive(observing + summary_line(status.interval))
 
-    def _watch_signals(self, loop: Loop, source: HostSource, publisher: Publisher) -> None:
-        while True:
-            number = signal.Signals(signal.sigwait(self._signals))
-            if number is signal.SIGHUP and self._reload is not None:
-                self._take_new_configuration(loop, source, publisher, self._reload)
-            elif self._stopped_by is None:
-                self._stopped_by = number
-                self._clock.stop()
-            elif number in (signal.SIGTERM, signal.SIGINT):
-                log.warning("stopped at once: memory stays packed until `vmpack release --all`")
-                os._exit(128 + number)
-
     def _take_new_configuration(
         self, loop: Loop, source: HostSource, publisher: Publisher, reload: Callable[[], Config]
     ) -> None:
@@ -276,11 +251,6 @@ class Agent:
             name, packed = printable(left.name), format_bytes(left.packed_bytes)
             log.warning("%s keeps %s packed: %s; what helps: %s", name, packed, left.why, left.cure)
         return True
-
-    def _exit_code(self, well: bool) -> int:
-        if self._stopped_by is signal.SIGINT:
-            return EXIT_INTERRUPTED
-        return 0 if well else 1
 
 
 def _publisher(config: Config) -> Publisher:

@@ -7,13 +7,11 @@ and that stopping takes off every pin of vmpack's, unless it only observed.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from types import FrameType
 
 from vmpack import __version__
 from vmpack.act.affinity import AffinityExecutor
@@ -26,6 +24,7 @@ from vmpack.decide.vcpu.plan import plan, remember
 from vmpack.errors import AlreadyRunningError, UnavailableError, VmpackError
 from vmpack.host.lock import HostLock
 from vmpack.host.state import State
+from vmpack.host.stop_signals import StopSignals
 from vmpack.host.vcpu_loop import VcpuLoop, outcome_line
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.pins import format_cpus
@@ -37,8 +36,6 @@ from vmpack.units import format_seconds
 
 log = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 130
-OUTPUT_GONE = signal.SIGPIPE
 STOP_WITHIN_S = 30.0
 """A turn that is under way ends within this, whatever libvirt does."""
 
@@ -215,19 +212,14 @@ def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: 
     `once` decides after two looks: the first one only begins to count. Raises VmpackError when it cannot
     start.
     """
-    keeper = VcpuKeeper(config, State(config.state_dir).frozen, quiet_line_every=quiet_line_every)
-    stopped_by: list[int] = []
+    with StopSignals(stay_ignored=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)) as signals:
+        keeper = VcpuKeeper(config, State(config.state_dir).frozen, quiet_line_every=quiet_line_every)
+        signals.watch(keeper.clock.stop, "pins stay")
+        return signals.exit_code(_keep_vcpus(keeper, config, once))
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        if stopped_by and number in (signal.SIGINT, signal.SIGTERM):
-            os.write(2, b"stopped at once: pins stay until `vmpack release --all`\n")
-            os._exit(128 + number)
-        stopped_by.append(number)
-        keeper.clock.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, OUTPUT_GONE):
-        if signal.getsignal(number) is not signal.SIG_IGN or number == OUTPUT_GONE:
-            signal.signal(number, stop)
+def _keep_vcpus(keeper: VcpuKeeper, config: Config, once: bool) -> bool:
+    """Turn until stopped, give back, close. False where a turn or the giving back failed."""
     with nullcontext() if config.observe_only else vcpu_lock(keeper.hypervisor.identity()):
         keeper.refuse_other_machine()
         vcpu = config.vcpu
@@ -248,6 +240,4 @@ def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: 
             keeper.loop.run()
         given_back = keeper.give_back()
     keeper.hypervisor.close()
-    if signal.SIGINT in stopped_by:
-        return EXIT_INTERRUPTED
-    return 0 if given_back and keeper.loop.status.last_error is None else 1
+    return given_back and keeper.loop.status.last_error is None
