@@ -10,10 +10,10 @@ import libvirt
 
 from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.pinning import pin_vcpu
-from vmpack.cpu_masks import ThreadKey
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.pins import PINS_NAMESPACE, PINS_PREFIX, Pin, pins_xml, read_pins
-from vmpack.model.vcpu import AffinityOutcome, RememberedVcpus, SetAffinity, ThreadKind, VcpuPlan
+from vmpack.model.thread import ThreadKey, ThreadKind
+from vmpack.model.vcpu import AffinityOutcome, RememberedVcpus, SetAffinity, VcpuPlan
 
 EVERYWHERE = frozenset({0, 2, 4})
 _LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE

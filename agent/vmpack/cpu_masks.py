@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 from vmpack.model.pins import parse_cpus
-from vmpack.model.vcpu import ThreadKind
+from vmpack.model.thread import ThreadKey
 
 _MOST_IOTHREADS = 4096
-ThreadKey = tuple[ThreadKind, int]
 
 
 class DefinedMasks(NamedTuple):

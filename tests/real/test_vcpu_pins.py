@@ -22,7 +22,8 @@ from vmpack.errors import GuestGoneError
 from vmpack.hypervisor import Hypervisor
 from vmpack.lab.guest_spec import GuestSpec
 from vmpack.lab.lab import Lab, LabGuest
-from vmpack.model.vcpu import SetAffinity, ThreadKind, VcpuSnapshot, VmVcpus
+from vmpack.model.thread import ThreadKind
+from vmpack.model.vcpu import SetAffinity, VcpuSnapshot, VmVcpus
 from vmpack.observe.vcpus import VcpuSource
 from vmpack.units import MIB
 
@@ -218,6 +219,7 @@ import os, signal, sys
 from vmpack.act import affinity
 from vmpack.clock import SystemClock
 from vmpack.hypervisor import Hypervisor
+from vmpack.model.thread import ThreadKind
 from vmpack.model.vcpu import RememberedVcpus, SetAffinity, VcpuPlan
 from vmpack.observe.vcpus import VcpuSource
 

@@ -16,7 +16,8 @@ from vmpack.act import affinity
 from vmpack.act.affinity import AffinityExecutor
 from vmpack.act.pinning import drop_pins, put_pins_back
 from vmpack.model.pins import Pin
-from vmpack.model.vcpu import SetAffinity, ThreadKind
+from vmpack.model.thread import ThreadKind
+from vmpack.model.vcpu import SetAffinity
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from vmpack.act.thread_masks import (
     read_masks,
     read_note,
     set_mask,
-    thread_name,
     write_note,
 )
-from vmpack.cpu_masks import ThreadKey, any_or
+from vmpack.cpu_masks import any_or
 from vmpack.errors import GuestBusyError, GuestGoneError, UnavailableError, VmpackError
 from vmpack.hypervisor import Hypervisor, find_domain, job_name, translated
 from vmpack.model.pins import Pin, format_cpus
+from vmpack.model.thread import ThreadKey, thread_name
 from vmpack.model.vcpu import AffinityOutcome, AffinityStatus, SetAffinity, VcpuPlan
 
 _BUSY = "another job has the VM"

@@ -14,10 +14,10 @@ from xml.etree.ElementTree import Element
 
 from vmpack.act.migration_vm import find_migrant
 from vmpack.act.thread_masks import change_note, new_pin, online_cpus, read_masks, read_note, set_mask
-from vmpack.cpu_masks import ThreadKey
 from vmpack.errors import UsageError
 from vmpack.hypervisor import Hypervisor, find_domain
 from vmpack.model.pins import Pin
+from vmpack.model.thread import ThreadKey
 
 
 def pin_vcpu(

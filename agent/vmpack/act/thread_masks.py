@@ -10,9 +10,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from vmpack.cpu_masks import ThreadKey, defined_masks, iothread_numbers, vcpu_masks
+from vmpack.cpu_masks import defined_masks, iothread_numbers, vcpu_masks
 from vmpack.hypervisor import translated
 from vmpack.model.pins import PINS_NAMESPACE, PINS_PREFIX, Pin, PinnedBy, pins_xml, read_pins
+from vmpack.model.thread import ThreadKey, thread_name
 
 
 def online_cpus(connection: Any) -> tuple[int, frozenset[int]]:
@@ -58,12 +59,6 @@ def set_mask(domain: Any, key: ThreadKey, cpus: Collection[int], host: tuple[int
             domain.pinIOThread(number, chosen, live)
         else:
             domain.pinEmulator(chosen, live)
-
-
-def thread_name(key: ThreadKey) -> str:
-    """ "vCPU 3", for people."""
-    kind, number = key
-    return {"vcpu": f"vCPU {number}", "iothread": f"I/O thread {number}", "emulator": "the emulator"}[kind]
 
 
 def read_note(domain: Any) -> dict[ThreadKey, Pin]:

@@ -12,6 +12,7 @@ from vmpack.cli import vcpu_text
 from vmpack.cli.reason_text import reason_lines, reason_record
 from vmpack.cli.safe_text import shown
 from vmpack.model.codec import encode
+from vmpack.model.thread import thread_name
 from vmpack.model.vcpu import PinChange, ThreadMask, VcpuInterval, VcpuState, VcpuStatus, VmVcpuPlan, VmVcpus
 from vmpack.units import format_ratio, format_seconds
 
@@ -104,5 +105,5 @@ def _place(vcpu: VcpuState) -> str:
 
 
 def _thread(thread: ThreadMask) -> str:
-    name = "emulator" if thread.kind == "emulator" else f"I/O thread {thread.number}"
+    name = thread_name((thread.kind, thread.number))
     return f"{name}: may run {vcpu_text.place_words(thread.cpus, thread.mask_of)}"

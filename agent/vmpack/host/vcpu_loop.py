@@ -21,6 +21,7 @@ from vmpack.host.pace import next_turn_s
 from vmpack.model.pins import format_cpus
 from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
+from vmpack.model.thread import thread_name
 from vmpack.model.vcpu import (
     AffinityOutcome,
     PinChange,
@@ -177,8 +178,7 @@ def reasons_of(plan: VcpuPlan) -> Callable[[SetAffinity], Reason | None]:
 
 def change_text(action: SetAffinity) -> str:
     """One change for people: "web1: vCPU 0: pCPU 3 -> 1"."""
-    thread = "vCPU" if action.thread == "vcpu" else "I/O thread"
-    name = "emulator" if action.thread == "emulator" else f"{thread} {action.number}"
+    name = thread_name((action.thread, action.number))
     to_cpus = "as before vmpack" if action.gives_back else format_cpus(action.to_cpus)
     return f"{printable(action.name)}: {name}: pCPU {format_cpus(action.from_cpus)} -> {to_cpus}"
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from vmpack.model.vcpu import ThreadKind
+from vmpack.model.thread import ThreadKey, ThreadKind
 from vmpack.units import cpu_ranges
 
 PINS_NAMESPACE = "urn:vmpack:pins:1"
@@ -47,7 +47,7 @@ class Pin(NamedTuple):
     """An earlier pin of vmpack that may still be the one that holds; empty: none."""
 
     @property
-    def key(self) -> tuple[ThreadKind, int]:
+    def key(self) -> ThreadKey:
         """The thread."""
         return self.thread, self.number
 
@@ -63,7 +63,7 @@ class Pin(NamedTuple):
 
 def read_pins(element: Element | None) -> tuple[Pin, ...]:
     """The pins in the metadata's element, one a thread; what is not understood is left out."""
-    pins: dict[tuple[ThreadKind, int], Pin] = {}
+    pins: dict[ThreadKey, Pin] = {}
     for child in () if element is None else element:
         try:
             pin = _read_pin(child)

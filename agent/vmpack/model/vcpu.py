@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuMode
+from vmpack.model.thread import ThreadKey, ThreadKind
 
 MaskOwner = Literal["nobody", "vmpack", "run_time", "owner"]
 """Whose a mask is: `run_time` was set on the running VM by somebody else and is not of its definition."""
@@ -20,8 +21,6 @@ LeftAlone = Literal[
     "dedicated_cpus", "owner_mask", "run_time_mask", "real_time", "job", "not_running", "held", "opt_out"
 ]
 """Why the pins of a VM are not touched."""
-
-ThreadKind = Literal["vcpu", "emulator", "iothread"]
 
 
 class Pcpu(NamedTuple):
@@ -209,23 +208,23 @@ class VcpuInterval:
     def vms_now(self) -> tuple[VmVcpus, ...]:
         """The VMs as the changes have left them; what was given back floats until it is seen again."""
         done = {
-            (one.action.uuid, one.action.thread, one.action.number): one.action
+            (one.action.uuid, (one.action.thread, one.action.number)): one.action
             for one in self.outcomes
             if one.status == "done"
         }
         if not done:
             return self.snapshot.vms
-        changed = {uuid for uuid, _, _ in done}
+        changed = {uuid for uuid, _ in done}
         return tuple(_changed(vm, done) if vm.uuid in changed else vm for vm in self.snapshot.vms)
 
 
-def _changed(vm: VmVcpus, done: Mapping[tuple[str, ThreadKind, int], SetAffinity]) -> VmVcpus:
+def _changed(vm: VmVcpus, done: Mapping[tuple[str, ThreadKey], SetAffinity]) -> VmVcpus:
     vcpus, threads = list(vm.vcpus), list(vm.threads)
     for index, vcpu in enumerate(vcpus):
-        if action := done.get((vm.uuid, "vcpu", vcpu.number)):
+        if action := done.get((vm.uuid, ("vcpu", vcpu.number))):
             vcpus[index] = vcpu._replace(cpus=action.to_cpus, mask_of=_owner_after(action))
     for index, thread in enumerate(threads):
-        if action := done.get((vm.uuid, thread.kind, thread.number)):
+        if action := done.get((vm.uuid, (thread.kind, thread.number))):
             threads[index] = thread._replace(cpus=action.to_cpus, mask_of=_owner_after(action))
     return vm._replace(vcpus=tuple(vcpus), threads=tuple(threads))
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from vmpack.cpu_masks import DefinedMasks, ThreadKey, defined_masks, iothread_numbers
+from vmpack.cpu_masks import DefinedMasks, defined_masks, iothread_numbers
 from vmpack.errors import UnavailableError
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.pins import PINS_PATH, Pin, read_pins
+from vmpack.model.thread import ThreadKey
 from vmpack.observe.domain_facts import bound_nodes
 from vmpack.observe.policy import read_policy
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from vmpack.clock import Clock
-from vmpack.cpu_masks import ThreadKey, any_or, vcpu_masks
+from vmpack.cpu_masks import any_or, vcpu_masks
 from vmpack.errors import GuestBusyError, HypervisorError, HypervisorLostError
 from vmpack.hypervisor import UNTOLD_JOB, Hypervisor, job_name, translated
 from vmpack.model.pins import Pin
+from vmpack.model.thread import ThreadKey
 from vmpack.model.vcpu import LeftAlone, MaskOwner, ThreadMask, VcpuSnapshot, VcpuState, VmVcpus
 from vmpack.observe.bulk import RunningDomain, all_running
 from vmpack.observe.definitions import Definitions
