@@ -3,96 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.builders import unreadable
-from tests.cli_samples import EVIL_NAME, WALL_S, guest, guest_plan, interval, shrinking, status
+from tests.cli_samples import EVIL_NAME, WALL_S, guest_plan, interval, shrinking, status
+from tests.stand_in_agent import WEB, StandInAgent, stand_in_agent, told
 
-from vmpack.cli import agent_access
 from vmpack.cli import status as status_command
 from vmpack.cli.main import main
 from vmpack.cli.watch import MemoryWatch
 from vmpack.decide.release import plan_release
-from vmpack.errors import AccessError, UnavailableError
-from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet, StillPacked
-from vmpack.model.action import Outcome, SetMemory
+from vmpack.errors import AccessError
+from vmpack.host.messages import FreezeState, GivenBack, StillPacked
 from vmpack.model.codec import encode
-from vmpack.model.guest import GuestPolicy, MemoryStats
-from vmpack.model.interval import AgentStatus
+from vmpack.model.guest import GuestPolicy
 from vmpack.model.plan import MigrationWanted, Reason, Remembered
 from vmpack.model.settings import Settings
-from vmpack.model.vcpu import AffinityOutcome, SetAffinity, VcpuStatus
+from vmpack.model.vcpu import AffinityOutcome, SetAffinity
 from vmpack.units import GIB, MIB
-
-WEB = guest("web")
-
-
-class StandInAgent:
-    """Answers as an agent with one VM `web` would, and notes what was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[Any, ...]] = []
-        self.answer: AgentStatus | None = status(interval((WEB,)))
-        self.given = GivenBack(64 * MIB, (), ())
-        self.learned: tuple[Reason, ...] = ()
-        self.vcpu_answer: VcpuStatus | None = None
-        self.outcome = Outcome(SetMemory(WEB.uuid, "web", 192 * MIB, 200 * MIB, 256 * MIB), "done")
-
-    def status(self) -> AgentStatus:
-        if self.answer is None:
-            raise UnavailableError("no agent answers", "start it")
-        return self.answer
-
-    def vcpus(self) -> VcpuStatus:
-        if self.vcpu_answer is None:
-            raise UnavailableError("this agent does not look at vCPUs")
-        return self.vcpu_answer
-
-    def explain(self, vm: str) -> Explanation:
-        newest = self.status().interval
-        assert newest is not None
-        found = newest.snapshot.guests[0]
-        return Explanation(7, WALL_S, False, False, found, newest.plan.guests[0], (), (), self.learned)
-
-    def set_policy(self, vm: str, changes: Mapping[str, Any]) -> PolicySet:
-        self.asked.append(("set_policy", vm, dict(changes)))
-        return PolicySet(WEB.uuid, "web", replace(GuestPolicy(), shares=2000, floor_bytes=100 * MIB))
-
-    def hold(self, vm: str, seconds: float | None) -> PolicySet:
-        self.asked.append(("hold", vm, seconds))
-        return PolicySet(WEB.uuid, "web", GuestPolicy(hold_until_s=1e18 if seconds is None else WALL_S))
-
-    def balloon(self, vm: str, size_bytes: int) -> Outcome:
-        self.asked.append(("balloon", vm, size_bytes))
-        return self.outcome
-
-    def release(self, vm: str | None) -> GivenBack:
-        self.asked.append(("release", vm))
-        return self.given
-
-    def freeze(self, on: bool) -> FreezeState:
-        self.asked.append(("freeze", on))
-        return FreezeState(on)
 
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch) -> StandInAgent:
-    """The stand-in, where the commands look for the agent; the wall clock stands just after its data."""
-    stand_in = StandInAgent()
-    monkeypatch.setattr(agent_access, "client", lambda args: stand_in)
-    monkeypatch.setattr(status_command.time, "time", lambda: WALL_S + 2)
-    monkeypatch.setenv("COLUMNS", "100")
-    return stand_in
-
-
-def told(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
-    """What the command printed; it must end with this code."""
-    assert main(arguments) == code
-    return capsys.readouterr().out
+    """The stand-in."""
+    return stand_in_agent(monkeypatch)
 
 
 def test_status_tells_the_host_and_the_vm(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,50 +136,6 @@ def test_status_json_keeps_its_form(agent: StandInAgent, capsys: pytest.CaptureF
         assert key in status_command.EPILOG
     for key in (*record["host"], *record["vms"][0]):
         assert key in status_command.EPILOG
-
-
-def test_explain_gives_words_numbers_and_the_cure(
-    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """`explain` is what makes an administrator trust the machine."""
-    numbers = {"balloon_bytes": 192 * MIB, "target_bytes": 128 * MIB, "calm_s": 5.0, "needed_s": 30.0}
-    plan = guest_plan("web")._replace(reasons=(Reason("not_calm_yet", numbers),))
-    stats = MemoryStats(999.0, 220 * MIB, 150 * MIB)
-    agent.answer = status(interval((replace(WEB, stats=stats),), (plan,)))
-    text = told(["explain", "web"], capsys)
-
-    assert "web: stays at 192 MiB" in text
-    assert "150 MiB" in text
-    assert "5.0 s of 30.0 s" in text and "[not_calm_yet]" in text
-    assert "memory.calm_s" in text.partition("would change it:")[2]
-    reasons = json.loads(told(["explain", "web", "--json"], capsys))["reasons"]
-    assert reasons[0]["numbers"] == numbers and reasons[0]["change"]
-
-
-def test_explain_tells_what_was_learned(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
-    """Room that is kept for last night's jump would be a riddle."""
-    assert "what was learned" not in told(["explain", "web"], capsys)
-    agent.learned = (Reason("learned_floor", {"kept_bytes": 150 * MIB, "left_s": 300.0}),)
-
-    assert "what was learned of it:\n  - its balloon stopped at 150 MiB" in told(["explain", "web"], capsys)
-    (record,) = json.loads(told(["explain", "web", "--json"], capsys))["learned"]
-    assert record["rule"] == "learned_floor" and record["numbers"]["kept_bytes"] == 150 * MIB
-
-
-def test_explain_tells_what_of_a_policy_is_not_used(
-    agent: StandInAgent, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An owner's typing error would silently mean the host's defaults."""
-    agent.answer = status(interval((replace(WEB, policy_faults=("shares: 'many' is no number",)),)))
-
-    assert "shares: 'many' is no number" in told(["explain", "web"], capsys)
-
-
-def test_explain_escapes_the_name(agent: StandInAgent, capsys: pytest.CaptureFixture[str]) -> None:
-    """A hostile name must not reach the terminal here either."""
-    agent.answer = status(interval((guest(EVIL_NAME),)))
-
-    assert "\x1b" not in told(["explain", "x"], capsys)
 
 
 @pytest.mark.parametrize(

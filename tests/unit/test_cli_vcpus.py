@@ -6,47 +6,20 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.cli_samples import WALL_S, guest, interval
-from tests.cli_samples import status as agent_status
+from tests.stand_in_agent import StandInAgent, stand_in_agent, told
 from tests.vcpu_samples import floating, pcpus, pinned, status, vm
 
-from vmpack.cli import agent_access
-from vmpack.cli import status as status_command
 from vmpack.cli.main import main
 from vmpack.cli.vcpu_text import plain_lines
 from vmpack.cli.watch import CpuWatch
-from vmpack.errors import UnavailableError
-from vmpack.host.messages import Explanation
-from vmpack.model.interval import AgentStatus
-from vmpack.model.vcpu import ThreadMask, VcpuStatus
-
-WEB = guest("web")
-
-
-class StandInAgent:
-    """Answers as an agent would that keeps the VM `web`."""
-
-    def __init__(self) -> None:
-        self.answer: VcpuStatus | None = None
-
-    def status(self) -> AgentStatus:
-        return agent_status(interval((WEB,)))
-
-    def explain(self, vm: str) -> Explanation:
-        newest = interval((WEB,))
-        return Explanation(7, WALL_S, False, False, WEB, newest.plan.guests[0], (), ())
-
-    def vcpus(self) -> VcpuStatus:
-        if self.answer is None:
-            raise UnavailableError("this agent does not look at vCPUs")
-        return self.answer
+from vmpack.model.vcpu import ThreadMask
 
 
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch) -> StandInAgent:
     """The stand-in, where the commands look for the agent; `web` has one vCPU too many on pCPU 0."""
-    stand_in = StandInAgent()
-    stand_in.answer = status(
+    stand_in = stand_in_agent(monkeypatch)
+    stand_in.vcpu_answer = status(
         pcpus(2),
         vm(
             "web",
@@ -57,16 +30,8 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> StandInAgent:
         vm("db", pinned(0, 0, 0.475, 0.5), pinned(1, 0, 0.1)),
         vm("cache", pinned(0, 1, 0.05, of="owner"), left_alone="owner_mask"),
     )
-    monkeypatch.setattr(agent_access, "client", lambda args: stand_in)
-    monkeypatch.setattr(status_command.time, "time", lambda: WALL_S + 2)
     monkeypatch.setenv("COLUMNS", "120")
     return stand_in
-
-
-def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What the command printed."""
-    assert main(arguments) == 0
-    return capsys.readouterr().out
 
 
 def test_explain_tells_where_each_vcpu_may_run_and_who_says_so(
@@ -108,7 +73,7 @@ def test_without_a_vcpu_loop_the_rest_is_told(
     agent: StandInAgent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Memory must be explained on a host whose agent does not look at vCPUs."""
-    agent.answer = None
+    agent.vcpu_answer = None
 
     assert "vCPU" not in told(["explain", "web"], capsys)
     assert json.loads(told(["explain", "web", "--json"], capsys))["vcpus"] is None
@@ -132,8 +97,8 @@ def test_status_tells_that_the_vcpu_loop_fails(
     agent: StandInAgent, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A loop that fails turn after turn must not look like one that holds still."""
-    assert agent.answer is not None
-    agent.answer = replace(agent.answer, last_error="libvirt\x1b hangs")
+    assert agent.vcpu_answer is not None
+    agent.vcpu_answer = replace(agent.vcpu_answer, last_error="libvirt\x1b hangs")
 
     assert "the newest turn failed: libvirt\\x1b hangs" in told(["status"], capsys)
 
@@ -148,7 +113,7 @@ def test_top_cpus_once_prints_one_screen(agent: StandInAgent, capsys: pytest.Cap
 
 def test_top_cpus_plain_is_a_line_a_turn_and_a_line_a_change(agent: StandInAgent) -> None:
     """Logs must show each change once, with its reason."""
-    told_lines = plain_lines(agent.answer)
+    told_lines = plain_lines(agent.vcpu_answer)
 
     assert "active: balance, 5 vCPUs of 3 VMs on 2 pCPUs, uneven by 0.0 points" in told_lines[0]
     (change,) = told_lines[1:]
@@ -160,10 +125,10 @@ def test_top_keeps_the_old_page_when_the_agent_goes(agent: StandInAgent) -> None
     """An agent that restarts must not end the screen that watches it, nor pass for fresh."""
     watch = CpuWatch(agent)  # type: ignore[arg-type]
     assert watch.refresh() is True and watch.refresh() is False
-    kept, agent.answer = agent.answer, None
+    kept, agent.vcpu_answer = agent.vcpu_answer, None
 
     assert watch.refresh() is False
     assert watch.status is kept and "old" in watch.trouble
-    agent.answer = kept
+    agent.vcpu_answer = kept
     watch.refresh()
     assert watch.trouble == ""
