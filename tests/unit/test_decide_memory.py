@@ -5,44 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, guest, host, settings, unreadable
+from tests.builders import EAGER, NOW_S, SETTINGS, guest, host, settings, unreadable
+from tests.plans import after, done, of, rules, targets
 
 from vmpack.decide.memory import plan, remember
-from vmpack.model.action import Outcome, SetMemory, SetStatsPeriod
+from vmpack.model.action import Outcome, SetStatsPeriod
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.host import Claim
-from vmpack.model.plan import GuestPlan, Plan, Remembered
+from vmpack.model.plan import Remembered
 from vmpack.model.policy_namespace import ACTION_HOLD_S
 from vmpack.units import MIB
 
 NOTHING = Remembered()
-
-
-def of(decided: Plan, name: str) -> GuestPlan:
-    return next(entry for entry in decided.guests if entry.name == name)
-
-
-def targets(decided: Plan) -> dict[str, int]:
-    """MiB each VM is sent to, for those that move."""
-    return {
-        action.name: action.to_bytes // MIB for action in decided.actions if isinstance(action, SetMemory)
-    }
-
-
-def rules(decided: Plan, name: str) -> list[str]:
-    return [reason.rule for reason in of(decided, name).reasons]
-
-
-def done(decided: Plan) -> tuple[Outcome, ...]:
-    return tuple(
-        Outcome(action, "done", "", action.to_bytes if isinstance(action, SetMemory) else None)
-        for action in decided.actions
-    )
-
-
-def after(snapshot, decided, later_s=5.0):
-    """The next interval's snapshot and memory, the plan having been carried out whole."""
-    return carried_out(snapshot, decided, later_s), remember(decided, done(decided), snapshot.time_s)
 
 
 def test_unused_memory_is_packed_down_to_use_and_headroom():
@@ -256,39 +230,6 @@ def test_opting_out_gives_back_what_was_taken():
     out = dataclasses.replace(later.guests[0], policy=GuestPolicy(opt_out=True))
 
     assert targets(plan(dataclasses.replace(later, guests=(out,)), remembered, EAGER)) == {"g1": 256}
-
-
-def silent_after(seconds, rules_=EAGER):
-    snapshot = host(guest(used=30))
-    decided = plan(snapshot, NOTHING, rules_)
-    later, remembered = after(snapshot, decided)
-    heard = later.guests[0]
-    for late in range(5, int(seconds) + 5, 5):
-        later = dataclasses.replace(later, time_s=NOW_S + late, wall_s=later.wall_s + 5, guests=(heard,))
-        decided = plan(later, remembered, rules_)
-        remembered = remember(decided, (), later.time_s)
-    return decided
-
-
-def test_a_guest_that_falls_silent_while_shrunk_gets_its_last_safe_size():
-    """The guest that is squeezed hardest is the one that cannot report."""
-    decided = silent_after(15)
-
-    assert rules(decided, "g1") == ["silent_gets_safe_size"]
-    assert targets(decided) == {"g1": 256}
-
-
-def test_a_guest_that_stays_silent_gets_its_nominal():
-    """A hung guest would be kept small for ever."""
-    assert rules(silent_after(60), "g1") == ["silent_gets_nominal"]
-
-
-def test_a_guest_that_never_reported_keeps_what_it_has():
-    """A guest without a balloon driver would be asked again and again."""
-    decided = plan(host(guest(stats=None)), NOTHING, EAGER)
-
-    assert targets(decided) == {}
-    assert rules(decided, "g1")[0] == "no_statistics"
 
 
 def test_a_guest_with_nothing_free_gets_a_large_step():

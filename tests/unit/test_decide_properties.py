@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, settings
+from tests.plans import done
 from tests.strategies import hosts, known_hosts
 
 from vmpack.decide.demand import demand
@@ -19,7 +20,7 @@ from vmpack.decide.share import fill
 from vmpack.decide.sizes import size_table
 from vmpack.decide.stance import stance
 from vmpack.model import codec
-from vmpack.model.action import Outcome, SetMemory
+from vmpack.model.action import SetMemory
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 
@@ -37,12 +38,6 @@ NOTHING = Remembered()
 def sizes_after(snapshot: HostSnapshot, decided: Plan) -> dict[str, int]:
     sizes = {entry.uuid: entry.balloon_bytes for entry in snapshot.guests}
     return sizes | {a.uuid: a.to_bytes for a in decided.actions if isinstance(a, SetMemory)}
-
-
-def done(decided: Plan) -> tuple[Outcome, ...]:
-    return tuple(
-        Outcome(a, "done", "", a.to_bytes if isinstance(a, SetMemory) else None) for a in decided.actions
-    )
 
 
 @thorough

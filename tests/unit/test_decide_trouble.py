@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tests.builders import EAGER, NOW_S, SETTINGS, carried_out, guest, host, settings, unreadable
+from tests.plans import rules, targets
 
 from vmpack.decide.budget import budget
 from vmpack.decide.memory import plan, remember
@@ -15,17 +16,6 @@ from vmpack.model.plan import Plan, Remembered
 from vmpack.units import MIB
 
 NOTHING = Remembered()
-
-
-def moves(decided: Plan) -> dict[str, int]:
-    """MiB each VM is sent to."""
-    return {
-        action.name: action.to_bytes // MIB for action in decided.actions if isinstance(action, SetMemory)
-    }
-
-
-def rules(decided: Plan, name: str) -> list[str]:
-    return [reason.rule for entry in decided.guests if entry.name == name for reason in entry.reasons]
 
 
 def outcomes(decided: Plan, deaf: tuple[str, ...] = ()) -> tuple[Outcome, ...]:
@@ -86,11 +76,11 @@ def later(seconds: float, **fields: object):
 def test_an_order_that_got_lost_is_given_again():
     """A guest would stay short for ever because somebody else moved its balloon once."""
     decided, remembered = given_and_not_taken()
-    asked = moves(decided)
+    asked = targets(decided)
     seen = []
     for seconds in range(5, 65, 5):
         decided = plan(later(seconds), remembered, SETTINGS)
-        seen.append(moves(decided))
+        seen.append(targets(decided))
         remembered = remember(decided, outcomes(decided, ("g1",)), NOW_S + seconds)
 
     assert seen.count(asked) == 2
@@ -100,7 +90,7 @@ def test_an_order_that_got_lost_is_given_again():
 def test_a_promise_not_yet_taken_is_taken_back_at_no_cost():
     """Room that nobody uses could not be given to those who need it."""
     decided, remembered = given_and_not_taken()
-    (promised,) = moves(decided).values()
+    (promised,) = targets(decided).values()
     needy = guest("needy", nominal=512, balloon=300, used=255, now_s=NOW_S + 5)
     snapshot = host(*later(5).guests, needy, budget=promised + 300, now_s=NOW_S + 5)
     decided = plan(snapshot, remembered, SETTINGS)
@@ -121,7 +111,7 @@ def test_a_shrink_that_need_has_overtaken_is_stopped():
     decided = plan(busy, remembered, EAGER)
 
     assert rules(decided, "g1")[-1] == "need_overtook_the_shrink"
-    assert moves(decided)["g1"] == 1074
+    assert targets(decided)["g1"] == 1074
 
 
 def test_a_silent_guest_is_fed_although_its_period_was_taken_away():
@@ -135,7 +125,7 @@ def test_a_silent_guest_is_fed_although_its_period_was_taken_away():
         decided = plan(host(mute, now_s=NOW_S + seconds), remembered, EAGER)
         remembered = remember(decided, (), NOW_S + seconds)
 
-    assert moves(decided) == {"g1": 256}
+    assert targets(decided) == {"g1": 256}
 
 
 def test_a_guests_word_on_its_balloon_does_not_make_host_memory():
@@ -174,15 +164,15 @@ def test_release_gives_back_what_nobody_remembers_having_taken():
     decided = plan_release(host(restored, small_by_choice), NOTHING, SETTINGS, None)
     by_hand = plan_release(host(small_by_choice), NOTHING, SETTINGS, frozenset({"uuid-small"}))
 
-    assert moves(decided) == {"restored": 256}
-    assert moves(by_hand) == {"small": 256}
+    assert targets(decided) == {"restored": 256}
+    assert targets(by_hand) == {"small": 256}
 
 
 def test_opting_out_gives_back_what_nobody_remembers_having_taken():
     """An owner's opt-out would be ignored after a restart of the host's agent."""
     out = guest(balloon=120, used=30, policy=GuestPolicy(opt_out=True))
 
-    assert moves(plan(host(out), NOTHING, SETTINGS)) == {"g1": 256}
+    assert targets(plan(host(out), NOTHING, SETTINGS)) == {"g1": 256}
 
 
 def test_release_stops_a_shrink_under_way():
@@ -195,14 +185,14 @@ def test_release_stops_a_shrink_under_way():
         guest("g1", nominal=2048, balloon=1500, used=300, now_s=NOW_S + 1), budget=1500, now_s=NOW_S + 1
     )
 
-    assert moves(plan_release(still, remembered, SETTINGS, None)) == {"g1": 1500}
+    assert targets(plan_release(still, remembered, SETTINGS, None)) == {"g1": 1500}
 
 
 def test_a_paused_vm_is_promised_what_it_takes_when_it_goes_on():
     """Nobody would be there to give it its memory when it wakes."""
     decided = plan_release(host(guest(balloon=120, used=30, state="paused")), NOTHING, SETTINGS, None)
 
-    assert moves(decided) == {"g1": 256}
+    assert targets(decided) == {"g1": 256}
     assert rules(decided, "g1") == ["released_when_it_goes_on"]
 
 
@@ -230,7 +220,7 @@ def test_a_report_that_is_older_than_the_balloons_arrival_teaches_nothing_of_the
         Outcome(action, "partial", "", 1900 * MIB, ended_s=NOW_S + 4) for action in decided.actions
     )
     remembered = remember(decided, moving, NOW_S)
-    (target,) = moves(decided).values()
+    (target,) = targets(decided).values()
     arrived = guest("g1", nominal=2048, balloon=target, used=300, now_s=NOW_S + 5)
     early = dataclasses.replace(
         arrived,
