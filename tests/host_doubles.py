@@ -24,7 +24,7 @@ from vmpack.model.interval import AgentStatus, Interval
 from vmpack.model.learned import Learned
 from vmpack.model.plan import Plan, Remembered
 from vmpack.model.settings import Settings
-from vmpack.model.vcpu import AffinityOutcome
+from vmpack.model.vcpu import AffinityOutcome, VcpuStatus
 
 DECISION = Decision(plan, remember, alarm)
 
@@ -223,7 +223,9 @@ def make_loop(
     )
 
 
-def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService:
+def make_service(
+    host: HostInMemory, loop: Loop, state_dir: Path, vcpus: VcpuStatus | None = None
+) -> HostService:
     """A service over doubles; freezing it freezes the host in memory."""
     return HostService(
         loop=loop,
@@ -235,15 +237,16 @@ def make_service(host: HostInMemory, loop: Loop, state_dir: Path) -> HostService
         release=make_release(host),
         state=FreezingState(state_dir, host),
         lessons=Lessons(host),
-        vcpus=NoPins(),
+        vcpus=NoPins(vcpus),
         metrics=lambda: b"vmpack_up 1\n",
     )
 
 
 class NoPins:
-    """Nothing looks at vCPUs."""
+    """Nothing pins vCPUs; what looks at them, if anything, found `status`."""
 
-    status = None
+    def __init__(self, status: VcpuStatus | None) -> None:
+        self.status = status
 
     def release(self, uuids: frozenset[str] | None) -> tuple[AffinityOutcome, ...]:
         """There is nothing to take off."""

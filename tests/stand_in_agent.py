@@ -13,7 +13,8 @@ from vmpack.cli import agent_access
 from vmpack.cli import status as status_command
 from vmpack.cli.main import main
 from vmpack.errors import UnavailableError
-from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet
+from vmpack.host import vcpu_answers
+from vmpack.host.messages import Explanation, FreezeState, GivenBack, PolicySet, VcpuSummary
 from vmpack.model.action import Outcome, SetMemory
 from vmpack.model.guest import GuestPolicy
 from vmpack.model.interval import AgentStatus
@@ -40,10 +41,13 @@ class StandInAgent:
             raise UnavailableError("no agent answers", "start it")
         return self.answer
 
-    def vcpus(self) -> VcpuStatus:
+    def vcpus(self, uuid: str | None = None) -> VcpuStatus:
         if self.vcpu_answer is None:
             raise UnavailableError("this agent does not look at vCPUs")
-        return self.vcpu_answer
+        return self.vcpu_answer if uuid is None else vcpu_answers.of_vm(self.vcpu_answer, uuid)
+
+    def vcpu_summary(self) -> VcpuSummary:
+        return vcpu_answers.summary(self.vcpus(), WALL_S + 2)
 
     def explain(self, vm: str) -> Explanation:
         newest = self.status().interval

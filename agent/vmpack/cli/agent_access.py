@@ -10,8 +10,9 @@ import argparse
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vmpack.errors import AccessError, ConfigError, VmpackError
 
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from vmpack.config import Config
     from vmpack.host.client import AgentClient
     from vmpack.lab.state import StateFolder
-    from vmpack.model.vcpu import VcpuStatus
 
 SOCKET_NAME = "agent.sock"
 HOST_RUN_DIR = Path("/run/vmpack")
 LAB_ADDRESS = "lab"
 PROBE_TIME_S = 5.0
+
+Answer = TypeVar("Answer")
 
 
 def add_arguments(
@@ -88,10 +90,10 @@ def client(args: argparse.Namespace, change_time_s: float | None = None) -> Agen
     return AgentClient(_socket(args), CHANGE_TIME_S if change_time_s is None else change_time_s)
 
 
-def vcpus(client: AgentClient) -> VcpuStatus | None:
+def if_told(ask: Callable[[], Answer]) -> Answer | None:
     """What the agent's vCPU loop says; None where it has none, or is of a version without."""
     try:
-        return client.vcpus()
+        return ask()
     except VmpackError:
         return None
 

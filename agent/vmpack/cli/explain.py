@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the explanation. Raises UnavailableError without an agent, VmpackError for an unknown VM."""
     client = agent_access.client(args)
     explanation = client.explain(args.vm)
-    vcpus = agent_access.vcpus(client)
+    vcpus = agent_access.if_told(lambda: client.vcpus(explanation.guest.uuid))
     now_s = time.time()
     if args.json:
         print(json.dumps(record(explanation, vcpus, now_s), indent=2))

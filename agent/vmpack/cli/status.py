@@ -17,7 +17,7 @@ from vmpack.units import format_bytes, format_ratio, format_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vmpack.model.vcpu import VcpuStatus
+    from vmpack.host.messages import VcpuSummary
 
 EXIT_WARNINGS = 3
 STALE_INTERVALS = 3
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the state; 3 when it is stale or the newest interval failed."""
     client = agent_access.client(args)
     status = client.status()
-    vcpus = agent_access.vcpus(client)
+    vcpus = agent_access.if_told(client.vcpu_summary)
     now_s = time.time()
     if args.json:
         print(json.dumps(record(status, now_s) | {"vcpus": _vcpus_record(vcpus, now_s)}, indent=2))
@@ -128,20 +128,20 @@ def _host_record(interval: Interval) -> dict[str, Any]:
     }
 
 
-def _vcpus_record(vcpus: VcpuStatus | None, now_s: float) -> dict[str, Any] | None:
+def _vcpus_record(vcpus: VcpuSummary | None, now_s: float) -> dict[str, Any] | None:
     if vcpus is None:
         return None
-    interval = vcpus.interval
+    sums = vcpus.sums
     return {
         "mode": vcpus.mode,
-        "age_s": vcpu_text.age_s(vcpus, now_s),
+        "age_s": sums and max(0.0, now_s - sums.wall_s),
         "last_error": vcpus.last_error,
-        "pcpus": interval and len(interval.snapshot.pcpus),
-        "vcpus": interval and sum(len(vm.vcpus) for vm in interval.snapshot.vms),
-        "std_points": interval and vcpu_text.std_points(interval),
-        "target_points": interval and vcpu_text.target_points(interval),
-        "pins": interval and vcpu_text.pins_now(interval),
-        "changed_last_hour": vcpu_text.changed_lately(vcpus, now_s),
+        "pcpus": sums and sums.pcpus,
+        "vcpus": sums and sums.vcpus,
+        "std_points": sums and sums.std_points,
+        "target_points": sums and sums.target_points,
+        "pins": sums and sums.pins,
+        "changed_last_hour": vcpus.changed_last_hour,
     }
 
 
@@ -185,7 +185,7 @@ _STATE_WORDS = {
 }
 
 
-def show(screen: Console, status: AgentStatus, now_s: float, vcpus: VcpuStatus | None = None) -> None:
+def show(screen: Console, status: AgentStatus, now_s: float, vcpus: VcpuSummary | None = None) -> None:
     """Print the screen for people."""
     from rich.text import Text
 
@@ -216,7 +216,7 @@ def show(screen: Console, status: AgentStatus, now_s: float, vcpus: VcpuStatus |
     for warning in host_warnings(status.interval):
         screen.print(Text(warning, "bold yellow"))
     if vcpus is not None:
-        screen.print(vcpu_text.status_line(vcpus, now_s))
+        screen.print(vcpu_text.status_line(vcpus))
     screen.print()
     if status.interval.snapshot.guests:
         screen.print(bars.table(status.interval, columns=screen.width, ascii_only=plain))

@@ -15,6 +15,7 @@ from rich.text import Text
 from vmpack.cli import vcpu_text
 from vmpack.cli.safe_text import shown
 from vmpack.cli.top_frame import STATE_STYLES, View, fitted
+from vmpack.host import vcpu_answers
 from vmpack.model.pins import format_cpus
 from vmpack.model.vcpu import MaskOwner, Pcpu, VcpuInterval, VcpuStatus, VmVcpus
 from vmpack.units import format_seconds
@@ -102,9 +103,9 @@ def _title(status: VcpuStatus, now_s: float) -> Text:
     title = Text.assemble(("vmpack ", "bold"), (word, STATE_STYLES[word]), f"  {status.mode}")
     if status.interval is None:
         return title
-    target = vcpu_text.target_points(status.interval)
-    uneven = target is not None and vcpu_text.std_points(status.interval) > target
-    title.append(f"  {vcpu_text.uneven_words(status.interval)}", style="bold yellow" if uneven else "green")
+    found = vcpu_answers.sums(status.interval)
+    uneven = found.target_points is not None and found.std_points > found.target_points
+    title.append(f"  {vcpu_text.uneven_words(found)}", style="bold yellow" if uneven else "green")
     age = vcpu_text.age_s(status, now_s)
     assert age is not None
     stale = vcpu_text.is_stale(status, now_s)
@@ -112,12 +113,12 @@ def _title(status: VcpuStatus, now_s: float) -> Text:
 
 
 def _sums(status: VcpuStatus, interval: VcpuInterval, now_s: float) -> str:
-    pins = f"{vcpu_text.changed_words(status, now_s)}, {vcpu_text.pins_now(interval)} held"
-    return f"{pins}; {vcpu_text.counts(interval)}"
+    found, changed = vcpu_answers.sums(interval), vcpu_text.changed_words(vcpu_answers.summary(status, now_s))
+    return f"{changed}, {found.pins} held; {vcpu_text.counts(found)}"
 
 
 def _page(interval: VcpuInterval) -> Page:
-    done = vcpu_text.all_done(interval)
+    done = vcpu_answers.all_done(interval)
     loads = {one.number: one.after_ratio if done else one.before_ratio for one in interval.plan.pcpus}
     fullest = max(loads.values(), default=0.0)
     return Page(

@@ -10,17 +10,13 @@ from collections.abc import Sequence
 
 from vmpack.cli.safe_text import shown
 from vmpack.decide.explain import words
-from vmpack.host.vcpu_loop import (
-    CHANGES_KEPT,
-    change_text,
-    outcome_line,
-    reasons_of,
-)
+from vmpack.host.messages import VcpuSummary, VcpuSums
+from vmpack.host.vcpu_answers import sums
+from vmpack.host.vcpu_loop import change_text, outcome_line, reasons_of
 from vmpack.model.pins import format_cpus
 from vmpack.model.plan import Reason
 from vmpack.model.vcpu import MaskOwner, PinChange, VcpuInterval, VcpuStatus
 
-HOUR_S = 3600.0
 STALE_INTERVALS = 3
 STALE_SLACK_S = 5.0
 
@@ -57,65 +53,33 @@ def place_words(cpus: Sequence[int], mask_of: MaskOwner, seat: int | None = None
     return f"on pCPU{'' if len(cpus) == 1 else 's'} {format_cpus(cpus)}{was}{_WHOSE[mask_of]}"
 
 
-def all_done(interval: VcpuInterval) -> bool:
-    """Has the newest turn changed all that it wanted to? Then loads are as it planned them."""
-    return bool(interval.outcomes) and all(one.status == "done" for one in interval.outcomes)
+def changed_words(summary: VcpuSummary) -> str:
+    """`3 pins changed in the last hour`."""
+    count = summary.changed_last_hour
+    pins = f"{count} pin{'' if count == 1 else 's'}"
+    return f"{'at least ' if summary.more_changed else ''}{pins} changed in the last hour"
 
 
-def std_points(interval: VcpuInterval) -> float:
-    """How uneven the loads are now."""
-    plan = interval.plan
-    return plan.std_points_after if all_done(interval) else plan.std_points_before
-
-
-def pins_now(interval: VcpuInterval) -> int:
-    """How many vCPUs vmpack has pinned."""
-    return sum(vcpu.mask_of == "vmpack" for vm in interval.vms_now() for vcpu in vm.vcpus)
-
-
-def changed_lately(status: VcpuStatus, now_s: float) -> int:
-    """Pins that were changed within the last hour, as far as they are kept."""
-    return sum(
-        change.outcome.status == "done" and change.wall_s > now_s - HOUR_S for change in status.changed
-    )
-
-
-def changed_words(status: VcpuStatus, now_s: float) -> str:
-    """The same in words: `3 pins changed in the last hour`."""
-    count = changed_lately(status, now_s)
-    all_are_new = len(status.changed) >= CHANGES_KEPT and status.changed[0].wall_s > now_s - HOUR_S
-    return f"{'at least ' if all_are_new else ''}{_pins(count)} changed in the last hour"
-
-
-def target_points(interval: VcpuInterval) -> float | None:
-    """The standard deviation that is wanted at most; None where the plan does not tell."""
-    targets = [reason.numbers.get("target_points") for reason in interval.plan.reasons]
-    return next((float(points) for points in targets if points is not None), None)
-
-
-def counts(interval: VcpuInterval) -> str:
+def counts(sums: VcpuSums) -> str:
     """`8 vCPUs of 4 VMs on 2 pCPUs`."""
-    vms = interval.snapshot.vms
-    vcpus = sum(len(vm.vcpus) for vm in vms)
-    numbers = ((vcpus, "vCPU"), (len(vms), "VM"), (len(interval.snapshot.pcpus), "pCPU"))
+    numbers = ((sums.vcpus, "vCPU"), (sums.vms, "VM"), (sums.pcpus, "pCPU"))
     return "{} of {} on {}".format(*(f"{count} {name}{'' if count == 1 else 's'}" for count, name in numbers))
 
 
-def uneven_words(interval: VcpuInterval) -> str:
+def uneven_words(sums: VcpuSums) -> str:
     """`uneven by 7.3 points (wanted 5.0)`, after the changes of the newest turn."""
-    target = target_points(interval)
-    wanted = "" if target is None else f" (wanted {target:.1f})"
-    return f"uneven by {std_points(interval):.1f} points{wanted}"
+    wanted = "" if sums.target_points is None else f" (wanted {sums.target_points:.1f})"
+    return f"uneven by {sums.std_points:.1f} points{wanted}"
 
 
-def status_line(status: VcpuStatus, now_s: float) -> str:
+def status_line(summary: VcpuSummary) -> str:
     """All of it in one line, for `status`."""
-    interval = status.interval
-    failed = f"; the newest turn failed: {shown(status.last_error)}" if status.last_error else ""
-    if interval is None:
-        return f"vCPUs: {status.mode}, not looked at yet{failed}"
-    pins = f"{changed_words(status, now_s)}, {pins_now(interval)} held"
-    return f"vCPUs: {status.mode}, {uneven_words(interval)}, {pins}; {counts(interval)}{failed}"
+    found = summary.sums
+    failed = f"; the newest turn failed: {shown(summary.last_error)}" if summary.last_error else ""
+    if found is None:
+        return f"vCPUs: {summary.mode}, not looked at yet{failed}"
+    pins = f"{changed_words(summary)}, {found.pins} held"
+    return f"vCPUs: {summary.mode}, {uneven_words(found)}, {pins}; {counts(found)}{failed}"
 
 
 def change_line(change: PinChange) -> str:
@@ -146,7 +110,8 @@ def plain_lines(status: VcpuStatus | None) -> list[str]:
     if status is None or status.interval is None:
         return ["the vCPUs have not been looked at yet"]
     interval = status.interval
-    host = f"{state(status)}: {status.mode}, {counts(interval)}, {uneven_words(interval)}"
+    found = sums(interval)
+    host = f"{state(status)}: {status.mode}, {counts(found)}, {uneven_words(found)}"
     return [f"{clock_text(interval.snapshot.wall_s)} {line}" for line in (host, *turn_lines(interval))]
 
 
@@ -158,7 +123,3 @@ def clock_text(wall_s: float) -> str:
 def why_words(reason: Reason | None) -> str:
     """The reason of a change in words."""
     return shown(words(reason)[0]) if reason is not None else ""
-
-
-def _pins(count: int) -> str:
-    return f"{count} pin{'' if count == 1 else 's'}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vmpack.errors import AccessError, AgentBusyError, BadDataError, UnavailableError, VmpackError
-from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, Pinned, PolicySet
+from vmpack.host.messages import Explanation, Fault, FreezeState, GivenBack, Pinned, PolicySet, VcpuSummary
 from vmpack.model.action import Outcome
 from vmpack.model.codec import loads
 from vmpack.model.interval import AgentStatus
@@ -60,9 +60,16 @@ class AgentClient:
         """Give one VM its memory back and hold it; with None give all VMs theirs and freeze the host."""
         return self._post(GivenBack, "release", {"vm": vm})
 
-    def vcpus(self) -> VcpuStatus:
-        """The newest look at the vCPUs. Raises UnavailableError where the agent does not look at them."""
-        return self._post(VcpuStatus, "vcpus", {}, READ_TIME_S)
+    def vcpus(self, uuid: str | None = None) -> VcpuStatus:
+        """The newest look at the vCPUs, with a uuid at that VM's alone (then without pCPUs).
+
+        Raises UnavailableError where the agent does not look at them.
+        """
+        return self._post(VcpuStatus, "vcpus", {"uuid": uuid}, READ_TIME_S)
+
+    def vcpu_summary(self) -> VcpuSummary:
+        """The same in sums."""
+        return self._post(VcpuSummary, "vcpu_summary", {}, READ_TIME_S)
 
     def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> Pinned:
         """Let a vCPU run on these CPUs alone, on any with none."""

@@ -12,6 +12,7 @@ from vmpack.model.action import Outcome
 from vmpack.model.codec import ADDED
 from vmpack.model.guest import GuestPolicy, GuestSnapshot
 from vmpack.model.plan import GuestPlan, Reason
+from vmpack.model.settings import VcpuMode
 from vmpack.model.vcpu import AffinityOutcome
 
 
@@ -73,6 +74,37 @@ class Pinned:
     vcpu: int
     cpus: tuple[int, ...]
     """Empty: any."""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuSums:
+    """A host's vCPUs and pCPUs at the newest look."""
+
+    wall_s: float
+    pcpus: int
+    vms: int
+    vcpus: int
+    std_points: float
+    """Standard deviation of the pCPUs' loads, in points of 0.01."""
+    target_points: float | None
+    """What is wanted of it at most; None where the plan does not tell."""
+    pins: int
+    """vCPUs that vmpack has pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuSummary:
+    """How the vCPU loop is."""
+
+    mode: VcpuMode
+    last_error: str | None
+    """Why the newest turn failed, None when it went well."""
+    sums: VcpuSums | None
+    """None before the first turn."""
+    changed_last_hour: int
+    """Pins, as far as they are kept."""
+    more_changed: bool
+    """No older changes are kept than those of the last hour: there may have been more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ def methods(service: HostService) -> dict[str, Method]:
         "balloon": Method({**vm, "size_bytes": (int,)}, True, service.balloon),
         "hold": Method({**vm, "seconds": (int, float, none)}, True, service.hold),
         "release": Method({"vm": (str, none)}, True, service.release),
-        "vcpus": Method({}, False, service.vcpus),
+        "vcpus": Method({"uuid": (str, none)}, False, service.vcpus),
+        "vcpu_summary": Method({}, False, service.vcpu_summary),
         "pin": Method({**vm, "vcpu": (int,), "cpus": (list,)}, True, service.pin),
         "freeze": Method({"on": (bool,)}, True, service.freeze),
     }

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 from vmpack.clock import Clock
 from vmpack.decide.experience import experience
 from vmpack.errors import BadDataError, UnavailableError, UsageError, VmpackError
+from vmpack.host import vcpu_answers
 from vmpack.host.by_hand import plan_by_hand, refuse_frozen
 from vmpack.host.lessons import Lessons
 from vmpack.host.loop import Actuator, Decision, Loop, Source, outcome_line, printable
-from vmpack.host.messages import Explanation, FreezeState, GivenBack, Pinned, PolicySet
+from vmpack.host.messages import Explanation, FreezeState, GivenBack, Pinned, PolicySet, VcpuSummary
 from vmpack.host.release import Release
 from vmpack.host.state import State
 from vmpack.model.action import Outcome
@@ -34,7 +35,7 @@ from vmpack.model.policy_namespace import (
     OWNER_FIELDS,
     SHARES_LARGEST,
 )
-from vmpack.model.vcpu import AffinityOutcome, RememberedVcpus, VcpuStatus
+from vmpack.model.vcpu import AffinityOutcome, VcpuStatus
 from vmpack.units import MIB, format_bytes
 
 log = logging.getLogger(__name__)
@@ -207,21 +208,26 @@ class HostService:
         # Guests' memory does not wait for pins.
         return dataclasses.replace(given, pins=self._vcpus.release(uuids))
 
-    def vcpus(self) -> VcpuStatus:
-        """The newest look at the vCPUs, without what is remembered of them.
+    def vcpus(self, uuid: str | None) -> VcpuStatus:
+        """The newest look at the vCPUs, without what is remembered of them; with a uuid that VM's alone.
 
         Raises UnavailableError where nothing looks at them.
         """
+        status = self._vcpu_status()
+        return vcpu_answers.whole(status) if uuid is None else vcpu_answers.of_vm(status, uuid)
+
+    def vcpu_summary(self) -> VcpuSummary:
+        """The same in sums. Raises UnavailableError where nothing looks at the vCPUs."""
+        return vcpu_answers.summary(self._vcpu_status(), self._clock.wall_s())
+
+    def _vcpu_status(self) -> VcpuStatus:
         status = self._vcpus.status
         if status is None:
             raise UnavailableError(
                 "the agent does not look at vCPUs (vcpu.mode = off)",
                 "look with `vcpu_scheduler 10 --observe`, or set vcpu.mode to group or balance",
             )
-        if status.interval is None:
-            return status
-        plan = dataclasses.replace(status.interval.plan, remembered=RememberedVcpus())
-        return dataclasses.replace(status, interval=dataclasses.replace(status.interval, plan=plan))
+        return status
 
     def pin(self, vm: str, vcpu: int, cpus: Sequence[int]) -> Pinned:
         """Let a vCPU run on these CPUs alone, on any with none; the vCPU scheduler then leaves the VM alone.
