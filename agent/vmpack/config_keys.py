@@ -194,6 +194,10 @@ def default_run_dir() -> Path:
     return Path(runtime) / "vmpack" if runtime.startswith("/") else Path(f"/tmp/vmpack-{os.geteuid()}")
 
 
+LOCKS_FOLDER = "locks"
+"""Below the default run directory, which all may read: here others may only ask whether a file is there."""
+
+
 def default_state_dir() -> Path:
     """Where journal and state are: /var/lib/vmpack for root, the user's state directory otherwise.
 

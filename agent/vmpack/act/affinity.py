@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from vmpack.act.note_lock import note_lock
 from vmpack.act.thread_masks import (
     new_pin,
     online_cpus,
@@ -176,8 +177,10 @@ class _Vm:
         """Have the metadata say what came of it. Raises as `translated` does."""
         if self._set or self._noted != self._right:
             domain = find_domain(connection, self._actions[0].uuid)
-            self._look(domain, online_cpus(connection)[1])
-            self._write(domain, self._right)
+            online = online_cpus(connection)[1]
+            with note_lock(domain.UUIDString()):
+                self._look(domain, online)
+                self._write(domain, self._right)
 
     def _give_back(
         self, domain: Any, action: SetAffinity, found: tuple[int, ...], host: tuple[int, frozenset[int]]
@@ -196,14 +199,15 @@ class _Vm:
     def _note(self, domain: Any, actions: Mapping[ThreadKey, SetAffinity], online: frozenset[int]) -> None:
         """Write down what these changes will pin, and what was there before, before any of it is done."""
         masks = read_masks(domain, actions)
-        self._look(domain, online)
-        for key, action in actions.items():
-            found = masks.get(key)
-            if found is None or action.gives_back or self._refusal(action, found, online):
-                continue
-            wanted = action.to_cpus or tuple(sorted(self._everywhere))
-            self._ready[key] = new_pin(key, "scheduler", wanted, found, self._right.get(key), online)
-        self._write(domain, self._noted | self._ready)
+        with note_lock(domain.UUIDString()):
+            self._look(domain, online)
+            for key, action in actions.items():
+                found = masks.get(key)
+                if found is None or action.gives_back or self._refusal(action, found, online):
+                    continue
+                wanted = action.to_cpus or tuple(sorted(self._everywhere))
+                self._ready[key] = new_pin(key, "scheduler", wanted, found, self._right.get(key), online)
+            self._write(domain, self._noted | self._ready)
 
     def _write(self, domain: Any, noted: Mapping[ThreadKey, Pin]) -> None:
         if noted != self._noted:

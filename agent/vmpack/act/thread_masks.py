@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from vmpack.act.note_lock import note_lock
 from vmpack.cpu_masks import defined_masks, iothread_numbers, vcpu_masks
 from vmpack.hypervisor import translated
 from vmpack.model.pins import PINS_NAMESPACE, PINS_PREFIX, Pin, PinnedBy, pins_xml, read_pins
@@ -90,10 +91,11 @@ def change_note(domain: Any, changes: Mapping[ThreadKey, Pin | None]) -> None:
 
     Others write the note too, and libvirt only replaces it whole. Raises as `translated` does.
     """
-    noted = read_note(domain)
-    merged = {key: pin for key, pin in (noted | dict(changes)).items() if pin is not None}
-    if merged != noted:
-        write_note(domain, merged.values())
+    with note_lock(domain.UUIDString()):
+        noted = read_note(domain)
+        merged = {key: pin for key, pin in (noted | dict(changes)).items() if pin is not None}
+        if merged != noted:
+            write_note(domain, merged.values())
 
 
 def new_pin(

@@ -18,14 +18,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from vmpack.config_keys import default_run_dir
+from vmpack.config_keys import LOCKS_FOLDER, default_run_dir
 from vmpack.errors import AlreadyRunningError
 from vmpack.host.directory import own_directory
 from vmpack.publish.atomic import disk_error
 
 ROOT_DIRECTORY = Path("/run/vmpack")
-FOLDER = "locks"
-"""Below the run directory, which all may read: here others may only ask whether a file is there."""
 
 
 class HostLock:
@@ -36,8 +34,8 @@ class HostLock:
         name = f"agent-{hashlib.sha256(thing.encode()).hexdigest()[:16]}.lock"
         self._what = what
         self._run_dir = directory or default_run_dir()
-        self._own = (directory or self._run_dir / FOLDER) / name
-        self._of_root = ROOT_DIRECTORY / FOLDER / name
+        self._own = (directory or self._run_dir / LOCKS_FOLDER) / name
+        self._of_root = ROOT_DIRECTORY / LOCKS_FOLDER / name
         self._handle: int | None = None
 
     def __enter__(self) -> HostLock:
