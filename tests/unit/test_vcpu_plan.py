@@ -147,7 +147,7 @@ def test_loads_that_wander_by_chance_move_nothing():
 
 
 def test_differences_that_are_none_move_nothing():
-    """Three busy VMs beside two and a light one would change places, since the counters of some lag a little."""
+    """Three busy VMs beside two and a light one would change places, as some VMs' counters lag a little."""
     here = [(0.99, 0.67), (0.99, 0.67), (0.99, 0.67)]
     there = [(0.96, 0.55), (0.96, 0.55), (0.32, 0.5)]
     vms = [

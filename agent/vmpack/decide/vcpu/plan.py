@@ -20,7 +20,6 @@ from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
     MaskOwner,
-    Pcpu,
     PcpuLoad,
     RememberedVcpus,
     SetAffinity,
