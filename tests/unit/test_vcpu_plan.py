@@ -146,10 +146,15 @@ def test_loads_that_wander_by_chance_move_nothing():
     assert uneven
 
 
-def test_differences_that_are_none_move_nothing():
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ([(0.99, 0.67), (0.99, 0.67), (0.99, 0.67)], [(0.96, 0.55), (0.96, 0.55), (0.32, 0.5)]),
+        ([(1.0, 0.66), (1.0, 0.66), (1.0, 0.66)], [(0.99, 0.55), (1.0, 0.55), (0.33, 0.5)]),
+    ],
+)
+def test_differences_that_are_none_move_nothing(here, there):
     """Three busy VMs beside two and a light one would change places, as some VMs' counters lag a little."""
-    here = [(0.99, 0.67), (0.99, 0.67), (0.99, 0.67)]
-    there = [(0.96, 0.55), (0.96, 0.55), (0.32, 0.5)]
     vms = [
         vm(f"v{cpu}-{n}", Vcpu(demand, (cpu,), wait=wait))
         for cpu, loads in enumerate((here, there))
@@ -159,7 +164,7 @@ def test_differences_that_are_none_move_nothing():
     decided = first_plan(pcpus(2), vms, looks=20)
 
     assert decided.actions == ()
-    assert decided.std_points_before == pytest.approx(36.5)
+    assert decided.std_points_before > 30
 
 
 def test_busy_vcpus_do_not_share_a_core_while_another_is_idle():

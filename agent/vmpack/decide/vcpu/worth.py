@@ -26,7 +26,9 @@ LEAST_PART = 0.25
 LEAST_GAIN = 4.0
 """By so many squared targets each change must lower the sum of squares, where no load has changed."""
 CERTAIN_PART = 0.5
-"""Where so much of the variance goes, it is not by differences that are none."""
+"""Where so much of the variance goes, it is not by differences that are none; nor where so much of what is
+won is won without them.
+"""
 ALIKE_RATIO = 0.02
 """Of the time: nobody's running and waiting are counted better. What follows for his demand is worse by
 1 / (1 - the time that he waits). Demands are alike that differ by no more.
@@ -53,8 +55,8 @@ def is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], target: flo
     """Is more won than chance explains, and enough by each change, where loads are not new or not steady?"""
     before, after = _unevenness(done.before, pcpus), _unevenness(done.after, pcpus)
     gain = before - after
-    if gain < CERTAIN_PART * before:
-        gain = min(gain, _gain_if_alike(seated, done, pcpus))
+    if gain < CERTAIN_PART * before and _gain_if_alike(seated, done, pcpus) < CERTAIN_PART * gain:
+        return False
     if gain <= NOISES**2 * seated.noise_squares:
         return False
     is_new = seated.is_fresh or seated.is_settled or seated.floats_wait
