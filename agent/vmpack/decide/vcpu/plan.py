@@ -124,7 +124,7 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
     if not (lost or is_time(seated, std, uneven, target)):
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     done = balance(snapshot, seated, target)
-    if not lost and not is_worth(seated, done, snapshot.pcpus, target):
+    if not lost and not is_worth(seated, done, snapshot.pcpus, uneven, target):
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     reasons: dict[str, list[Reason]] = {}
     actions = list(left)

@@ -17,6 +17,8 @@ LONG_PATIENCE_INTERVALS = 18
 DEAD_BAND = 1.3
 CLEAR = 4.0
 """Loads that are uneven by so many targets at first sight are no chance."""
+CLEAR_PART = 0.75
+"""So much of the variance must go at first sight: a load that has just begun was not seen whole."""
 NO_NOISE = 0.1
 """Loads are steady whose average is known to so many targets."""
 NOISES = 3.0
@@ -42,8 +44,13 @@ def is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
     """
     if std <= target:
         return False
-    if seated.is_fresh and std > CLEAR * target and not seated.floats_wait:
-        return True
+    return _is_due(seated, std, uneven, target) or (
+        seated.is_fresh and std > CLEAR * target and not seated.floats_wait
+    )
+
+
+def _is_due(seated: Seating, std: float, uneven: int, target: float) -> bool:
+    """Were the loads seen for long enough?"""
     if seated.is_settled or (seated.floats_wait and uneven == FLOATS_PATIENCE_INTERVALS):
         return True
     if uneven == PATIENCE_INTERVALS:
@@ -51,11 +58,14 @@ def is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
     return uneven % LONG_PATIENCE_INTERVALS == 0
 
 
-def is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], target: float) -> bool:
+def is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], uneven: int, target: float) -> bool:
     """Is more won than chance explains, and enough by each change, where loads are not new or not steady?"""
     before, after = _unevenness(done.before, pcpus), _unevenness(done.after, pcpus)
     gain = before - after
     if gain < CERTAIN_PART * before and _gain_if_alike(seated, done, pcpus) < CERTAIN_PART * gain:
+        return False
+    std = std_ratio(list(done.before.values()))
+    if gain < CLEAR_PART * before and not _is_due(seated, std, uneven, target):
         return False
     if gain <= NOISES**2 * seated.noise_squares:
         return False
