@@ -17,7 +17,7 @@ from vmpack.units import MIB
 
 ONE_CONSUMES = Scene(
     room_bytes=480 * MIB,
-    steps=(Consume("A", 160 * MIB, 20 * MIB), Done("A"), Release("A"), Settle(5)),
+    steps=(Consume("A", 160 * MIB, 20 * MIB), Done("A"), Release("A"), Settle(2)),
     idle="BC",
     pace=HURRIED,
 )
@@ -37,7 +37,6 @@ def three(lab: Lab) -> Iterator[list[LabGuest]]:
         guest.destroy()
 
 
-@pytest.mark.long
 def test_one_consumes_and_the_others_keep_what_they_need(
     lab: Lab, three: list[LabGuest], tmp_path: Path
 ) -> None:

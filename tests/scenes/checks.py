@@ -119,17 +119,22 @@ class Promises:
 
     def shrunk_too_fast(self, lines: Sequence[JournalLine]) -> Iterator[str]:
         """What is shrunk beyond one step, with a rest that is worth no other, pays for a grow or a debt."""
-        gentle = self.step_bytes + self.band_bytes + GRAIN_BYTES
         for line in lines:
+            gentle = {plan.uuid: self._gentle_bytes(plan) for plan in line.plan.guests}
             moves = [action for action in line.plan.actions if isinstance(action, SetMemory)]
             needed = sum(move.to_bytes - move.held_bytes for move in moves if move.grows)
             needed += max(0, -line.plan.room_bytes)
-            hasty = [move for move in moves if move.from_bytes - move.to_bytes > gentle]
+            hasty = [move for move in moves if move.from_bytes - move.to_bytes > gentle[move.uuid]]
             taken = sum(move.from_bytes - move.to_bytes for move in hasty)
             if taken > needed + GRAIN_BYTES * len(hasty):
                 names = ", ".join(move.name for move in hasty)
                 need = format_bytes(needed)
                 yield f"{_at(line)} {format_bytes(taken)} at once from {names}, for a need of {need}"
+
+    def _gentle_bytes(self, plan: GuestPlan) -> int:
+        """A step, and a rest within the dead band: half of the VM's elastic room, but no less than a move."""
+        rest = max(self.band_bytes, (plan.wanted_bytes - plan.minimum_bytes) // 2)
+        return self.step_bytes + rest + GRAIN_BYTES
 
     def below_floor(self, lines: Sequence[JournalLine]) -> Iterator[str]:
         """No balloon is ever smaller than the VM's floor."""

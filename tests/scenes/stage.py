@@ -30,6 +30,8 @@ USED_BEFORE_BYTES = 120 * MIB
 NEARLY_BYTES = 8 * MIB
 """The dead band of such guests."""
 SCENE_DEADLINE_S = 240.0
+REPORT_PRECISION_S = 1.0
+"""Guests' reports carry whole seconds."""
 IN_FORCE = "the new configuration is in force"
 PANIC = "(usleep 300000; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &"
 
@@ -67,10 +69,10 @@ class Stage:
     def settle(self, still_turns: int = 3) -> None:
         """Wait until every balloon is where it shall be, or near, and nothing has moved for so many turns.
 
-        The guests' reports of what happened right before take a moment: turns count from the second one on.
+        Turns count once every guest that lives has reported what happened right before.
         """
         still: dict[int, bool] = {}
-        first = self.agent.turns() + 2
+        since_s = time.monotonic() + REPORT_PRECISION_S
 
         def is_still() -> bool:
             interval = self.agent.client.status().interval
@@ -82,9 +84,12 @@ class Stage:
                 if plan.reasons[-1].rule != "within_dead_band"
             ]
             moving = any(isinstance(action, SetMemory) for action in interval.plan.actions)
-            still[interval.number] = (
-                interval.number >= first and not moving and max(off, default=0) <= NEARLY_BYTES
+            reported = all(
+                guest.stats is None or guest.stats.sampled_s >= since_s
+                for guest in interval.snapshot.guests
+                if guest.name not in self.crashed
             )
+            still[interval.number] = reported and not moving and max(off, default=0) <= NEARLY_BYTES
             return all(still.get(interval.number - back, False) for back in range(still_turns))
 
         eventually(f"nothing moves; the agent says:\n{self.agent.log}", is_still, SCENE_DEADLINE_S)

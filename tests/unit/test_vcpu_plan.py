@@ -146,6 +146,40 @@ def test_loads_that_wander_by_chance_move_nothing():
     assert uneven
 
 
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ([(0.99, 0.67), (0.99, 0.67), (0.99, 0.67)], [(0.96, 0.55), (0.96, 0.55), (0.32, 0.5)]),
+        ([(1.0, 0.66), (1.0, 0.66), (1.0, 0.66)], [(0.99, 0.55), (1.0, 0.55), (0.33, 0.5)]),
+    ],
+)
+def test_differences_that_are_none_move_nothing(here, there):
+    """Three busy VMs beside two and a light one would change places, as some VMs' counters lag a little."""
+    vms = [
+        vm(f"v{cpu}-{n}", Vcpu(demand, (cpu,), wait=wait))
+        for cpu, loads in enumerate((here, there))
+        for n, (demand, wait) in enumerate(loads)
+    ]
+
+    decided = first_plan(pcpus(2), vms, looks=20)
+
+    assert decided.actions == ()
+    assert decided.std_points_before > 30
+
+
+def test_half_an_improvement_waits_until_loads_are_known():
+    """VMs that begin to work when vmpack first looks would be moved for what they had not yet begun."""
+    here, there = [(0.89, 0.64), (0.975, 0.64), (0.875, 0.6)], [(0.87, 0.5), (0.87, 0.5), (0.3, 0.4)]
+    vms = [
+        vm(f"v{cpu}-{n}", Vcpu(demand, (cpu,), wait=wait))
+        for cpu, loads in enumerate((here, there))
+        for n, (demand, wait) in enumerate(loads)
+    ]
+
+    assert first_plan(pcpus(2), vms, looks=1).actions == ()
+    assert len(first_plan(pcpus(2), vms, looks=3).actions) == 2
+
+
 def test_busy_vcpus_do_not_share_a_core_while_another_is_idle():
     """Each would run at half its speed beside an idle core."""
     cpus = pcpus(4, threads=2)

@@ -64,20 +64,27 @@ class Evener:
         return sqrt(max(0.0, self._squares / count - (self._sum / count) ** 2))
 
     def _step(self) -> bool:
+        levels = self._levels
+        highest, lowest = levels.index(max(levels)), levels.index(min(levels))
+        return self._stepped(highest, lowest) or self._step_between_others()
+
+    def _stepped(self, high: int, low: int) -> bool:
+        turns = self._turns[high], self._turns[low]
+        if self._levels[high] - self._levels[low] <= _LEAST_GAIN or self._barren.get((high, low)) == turns:
+            return False
+        step = self._best(high, low)
+        if step is None:
+            self._barren[high, low] = turns
+            return False
+        self._take(step, high, low)
+        return True
+
+    def _step_between_others(self) -> bool:
         order = sorted(range(len(self._levels)), key=self._levels.__getitem__)
         lowest = order[: max(4, len(order) // 4)]
         for high in reversed(order[-max(4, len(order) // 4) :]):
-            for low in lowest:
-                if self._levels[high] - self._levels[low] <= _LEAST_GAIN:
-                    break
-                turns = self._turns[high], self._turns[low]
-                if self._barren.get((high, low)) == turns:
-                    continue
-                step = self._best(high, low)
-                if step is not None:
-                    self._take(step, high, low)
-                    return True
-                self._barren[high, low] = turns
+            if any(self._stepped(high, low) for low in lowest):
+                return True
         return False
 
     def _best(self, high: int, low: int) -> _Step | None:

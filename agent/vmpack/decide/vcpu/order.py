@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+_NEARLY = 1e-9
+
 
 class Change(NamedTuple):
     """One item that goes from one bin to another."""
@@ -23,8 +25,7 @@ def in_order(changes: Sequence[Change], levels: Sequence[float], capacities: Seq
     now = list(levels)
     most = now.copy()
     for change in changes:
-        most[change.from_bin] -= change.size / capacities[change.from_bin]
-        most[change.to_bin] += change.size / capacities[change.to_bin]
+        _make(change, most, capacities)
     most = [max(pair) for pair in zip(most, now, strict=True)]
 
     def excess(change: Change) -> float:
@@ -32,9 +33,22 @@ def in_order(changes: Sequence[Change], levels: Sequence[float], capacities: Seq
 
     left, ordered = sorted(changes, key=lambda change: now[change.to_bin]), []
     while left:
-        best = next((one for one in left if excess(one) <= 1e-9), None) or min(left, key=excess)
-        left.remove(best)
-        ordered.append(best)
-        now[best.from_bin] -= best.size / capacities[best.from_bin]
-        now[best.to_bin] += best.size / capacities[best.to_bin]
+        waiting = []
+        for change in left:
+            if excess(change) > _NEARLY:
+                waiting.append(change)
+            else:
+                _make(change, now, capacities)
+                ordered.append(change)
+        if len(waiting) == len(left):
+            least = min(waiting, key=excess)
+            waiting.remove(least)
+            _make(least, now, capacities)
+            ordered.append(least)
+        left = waiting
     return ordered
+
+
+def _make(change: Change, levels: list[float], capacities: Sequence[float]) -> None:
+    levels[change.from_bin] -= change.size / capacities[change.from_bin]
+    levels[change.to_bin] += change.size / capacities[change.to_bin]

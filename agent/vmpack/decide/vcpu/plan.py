@@ -14,12 +14,12 @@ from vmpack.decide.vcpu.balance import Balanced, balance, levels_of
 from vmpack.decide.vcpu.board import std_ratio
 from vmpack.decide.vcpu.demand import uses_of
 from vmpack.decide.vcpu.group import actions_of, group
-from vmpack.decide.vcpu.seats import RESTED_S, Seating, cool_down_s, seating
+from vmpack.decide.vcpu.seats import RESTED_S, cool_down_s, seating
+from vmpack.decide.vcpu.worth import is_time, is_worth
 from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
     MaskOwner,
-    Pcpu,
     PcpuLoad,
     RememberedVcpus,
     SetAffinity,
@@ -31,25 +31,8 @@ from vmpack.model.vcpu import (
 )
 
 BALANCED_MASKS: tuple[MaskOwner, ...] = ("nobody", "vmpack", "run_time")
-FLOATS_PATIENCE_INTERVALS = 2
 FORGOTTEN_S = 60.0
 """A VM that was not seen for so long is met as a new one."""
-PATIENCE_INTERVALS = 3
-"""So often in a row loads that did not change must be uneven before anything is done about it."""
-LONG_PATIENCE_INTERVALS = 18
-"""So often, while they are uneven by less than DEAD_BAND times the target; and before it is tried again."""
-DEAD_BAND = 1.3
-CLEAR = 4.0
-"""Loads that are uneven by so many targets at first sight are no chance."""
-NO_NOISE = 0.1
-"""Loads are steady whose average is known to so many targets."""
-NOISES = 3.0
-"""By so many standard deviations of what is seen of the loads they must become more even."""
-LEAST_PART = 0.25
-"""So much of the variance must go, where no load has changed."""
-LEAST_GAIN = 2.0
-"""By so many squared targets each change must lower the sum of squares, where no load has changed."""
-
 Uses = dict[str, tuple[VcpuUse, ...]]
 
 
@@ -138,10 +121,10 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
     uneven = uneven + 1 if std > target else 0
     left = _no_longer_ours(snapshot)
     lost = any(seat.cpu is None for seat in seated.movable)
-    if not (lost or _is_time(seated, std, uneven, target)):
+    if not (lost or is_time(seated, std, uneven, target)):
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     done = balance(snapshot, seated, target)
-    if not lost and not _is_worth(seated, done, snapshot.pcpus, target):
+    if not lost and not is_worth(seated, done, snapshot.pcpus, uneven, target):
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     reasons: dict[str, list[Reason]] = {}
     actions = list(left)
@@ -156,47 +139,6 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
         reasons.setdefault(vm.uuid, []).append(Reason("vcpu_kept", numbers))
     uneven = 0 if actions else uneven
     return _answer(snapshot, uses, tuple(actions), done.before, done.after, reasons, uneven, settings)
-
-
-def _is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
-    """At once where loads are new or have changed and are clearly uneven, else after some patience.
-
-    The first look at a load may be chance, and where a vCPU that floats was seen says little by itself.
-    """
-    if std <= target:
-        return False
-    if seated.is_fresh and std > CLEAR * target and not seated.floats_wait:
-        return True
-    if seated.is_settled or (seated.floats_wait and uneven == FLOATS_PATIENCE_INTERVALS):
-        return True
-    if uneven == PATIENCE_INTERVALS:
-        return std > DEAD_BAND * target
-    return uneven % LONG_PATIENCE_INTERVALS == 0
-
-
-def _is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], target: float) -> bool:
-    """Is more won than chance explains, and enough by each change, where loads are not new or not steady?"""
-    before, after = _unevenness(done.before, pcpus), _unevenness(done.after, pcpus)
-    gain = before - after
-    if gain <= NOISES**2 * seated.noise_squares:
-        return False
-    is_new = seated.is_fresh or seated.is_settled or seated.floats_wait
-    if is_new and seated.noise_squares < (target * NO_NOISE) ** 2:
-        return True
-    return gain >= LEAST_PART * before and (
-        gain * len(pcpus) >= LEAST_GAIN * target * target * len(done.moves)
-    )
-
-
-def _unevenness(levels: Mapping[int, float], pcpus: Sequence[Pcpu]) -> float:
-    """Variance of the pCPUs' levels; where cores have several threads, that of the cores' levels on top."""
-    of_core: dict[int, list[float]] = {}
-    for pcpu in pcpus:
-        of_core.setdefault(pcpu.core, []).append(levels[pcpu.number])
-    variance = std_ratio(list(levels.values())) ** 2
-    if len(of_core) < len(pcpus):
-        variance += std_ratio([sum(own) / len(own) for own in of_core.values()]) ** 2
-    return variance
 
 
 def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> Reason:

@@ -35,13 +35,10 @@ def spread(board: Board, seats: Sequence[int], target_ratio: float) -> list[int]
     """
     if len(board.capacities) < 2:
         return list(seats)
-    is_small = len(seats) * len(board.capacities) <= SMALL_CELLS
     now = list(seats)
-    for _ in range(_ROUNDS):
-        better = _searched(board, now, seats, target_ratio) if is_small else _walked(board, now, target_ratio)
-        if better == now:
-            break
-        now = better
+    if board.std_ratio(now) > target_ratio + _NEARLY:
+        is_small = len(seats) * len(board.capacities) <= SMALL_CELLS
+        now = _searched(board, now, target_ratio) if is_small else _walked(board, now, target_ratio)
     return apart(board, now, target_ratio)
 
 
@@ -49,18 +46,26 @@ def _walked(board: Board, now: list[int], target_ratio: float) -> list[int]:
     """By steps alone."""
     evener = Evener(board, now)
     before = evener.std_ratio
-    if before <= target_ratio + _NEARLY:
-        return now
     evener.even(target_ratio, most_steps=4 * len(now))
     return evener.seats if before - evener.std_ratio >= LEAST_GAIN_RATIO else now
 
 
-def _searched(board: Board, now: list[int], begun: Sequence[int], target_ratio: float) -> list[int]:
-    """By several ways, and with the fewest changes from where all began."""
+def _searched(board: Board, begun: list[int], target_ratio: float) -> list[int]:
+    """By several ways until none finds better seats, and with the fewest changes from where all began."""
+    now = begun
+    for _ in range(_ROUNDS):
+        better = _better(board, now, begun, target_ratio)
+        if better == now:
+            break
+        now = better
+    return now
+
+
+def _better(board: Board, now: list[int], begun: list[int], target_ratio: float) -> list[int]:
     std = board.std_ratio(now)
     if std <= target_ratio + _NEARLY:
         return now
-    starts = [now] if now == list(begun) else [now, begun]
+    starts = [now] if now == begun else [now, begun]
     answers = [_stepped(board, start, goal) for start in starts for goal in (target_ratio, 0.0)]
     refilled = _refilled(board, begun)
     if board.is_near(refilled):
