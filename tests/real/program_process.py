@@ -14,6 +14,9 @@ from typing import Self
 
 from tests.waiting import PATIENCE_S, eventually
 
+TURN_DEADLINE_S = 20.0
+"""Ten times the longest interval that tests have turns in."""
+
 
 class ProgramProcess(ABC):
     """One program with its configuration, its directories and its log under one folder."""
@@ -74,16 +77,17 @@ class ProgramProcess(ABC):
     def pass_turns(self, count: int) -> None:
         """Wait until so many more have gone through."""
         goal = self.turns() + count
-        self.wait(f"{count} more turns", lambda: self.turns() >= goal)
+        deadline_s = max(PATIENCE_S, count * TURN_DEADLINE_S)
+        self.wait(f"{count} more turns", lambda: self.turns() >= goal, deadline_s)
 
-    def wait(self, what: str, condition: Callable[[], bool]) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], deadline_s: float = PATIENCE_S) -> None:
         """Wait until this is true; where it ends before, the test fails with all that it said."""
 
         def true() -> bool:
             assert self.process.poll() is None, self.log
             return condition()
 
-        eventually(f"{what}; until now it says:\n{self.log}", true)
+        eventually(f"{what}; until now it says:\n{self.log}", true, deadline_s)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to stop, and return its exit code."""
