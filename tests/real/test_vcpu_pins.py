@@ -179,7 +179,7 @@ def test_what_somebody_bound_at_run_time_comes_back_as_it_was(eyes: Eyes, ours: 
 def test_an_owner_s_pin_is_his(eyes: Eyes, owned: LabGuest) -> None:
     """The CPUs that an owner chose for his VM would be others'."""
     vm = eyes.vm("owned")
-    assert vm.left_alone == "owner_mask"
+    assert vm.left_alone == "dedicated_cpus"
     assert (vm.vcpus[0].cpus, vm.vcpus[0].mask_of) == ((CPUS[1],), "owner")
     before = threads(owned)
     assert eyes.executor.release() == ()

@@ -142,22 +142,22 @@ ON_ITS_WAY = pins_xml([Pin("vcpu", 0, "scheduler", (2,), (), (1,))]) or ""
 @pytest.mark.parametrize(
     ("options", "lasting", "mask_of", "left_alone"),
     [
-        ({}, None, "run_time", "dedicated_cpus"),
+        ({}, None, "run_time", None),
         ({"note": OURS}, None, "vmpack", None),
         ({"note": ON_ITS_WAY}, None, "vmpack", None),
-        ({"note": STALE}, None, "run_time", "dedicated_cpus"),
-        ({"note": BY_HAND}, None, "owner", "owner_mask"),
-        ({}, f"<domain>{ONE}<cputune>{pin(0, '1')}</cputune></domain>", "owner", "owner_mask"),
-        ({}, "<domain><vcpu cpuset='1-2'>1</vcpu></domain>", "owner", "owner_mask"),
-        ({}, f"<domain>{ONE}<cputune>{pin(0, '0-3')}</cputune></domain>", "run_time", "dedicated_cpus"),
-        ({}, f"<domain>{ONE}</domain>", "run_time", "dedicated_cpus"),
-        ({"inner": NOVA, "tune": pin(0, "1")}, None, "owner", "owner_mask"),
+        ({"note": STALE}, None, "run_time", None),
+        ({"note": BY_HAND}, None, "owner", "dedicated_cpus"),
+        ({}, f"<domain>{ONE}<cputune>{pin(0, '1')}</cputune></domain>", "owner", "dedicated_cpus"),
+        ({}, "<domain><vcpu cpuset='1-2'>1</vcpu></domain>", "owner", "dedicated_cpus"),
+        ({}, f"<domain>{ONE}<cputune>{pin(0, '0-3')}</cputune></domain>", "run_time", None),
+        ({}, f"<domain>{ONE}</domain>", "run_time", None),
+        ({"inner": NOVA, "tune": pin(0, "1")}, None, "owner", "dedicated_cpus"),
         ({"inner": NOVA, "tune": pin(0, "1"), "note": OURS}, None, "vmpack", None),
-        ({"vcpu": "<vcpu cpuset='1'>1</vcpu>"}, None, "owner", "owner_mask"),
+        ({"vcpu": "<vcpu cpuset='1'>1</vcpu>"}, None, "owner", "dedicated_cpus"),
         ({"vcpu": "<vcpu cpuset='1'>1</vcpu>", "note": OURS}, None, "vmpack", None),
-        ({"vcpu": "<vcpu cpuset='1'>1</vcpu>"}, f"<domain>{ONE}</domain>", "run_time", "dedicated_cpus"),
-        ({"tune": pin(0, "1")}, None, "run_time", "dedicated_cpus"),
-        ({"vcpu": "<vcpu placement='auto'>1</vcpu>"}, None, "owner", "owner_mask"),
+        ({"vcpu": "<vcpu cpuset='1'>1</vcpu>"}, f"<domain>{ONE}</domain>", "run_time", None),
+        ({"tune": pin(0, "1")}, None, "run_time", None),
+        ({"vcpu": "<vcpu placement='auto'>1</vcpu>"}, None, "owner", "dedicated_cpus"),
         ({"tune": "<vcpusched vcpus='0' scheduler='fifo' priority='1'/>"}, None, "run_time", "real_time"),
     ],
 )
@@ -191,17 +191,19 @@ def test_a_vm_that_its_cloud_placed_is_left_alone(tmp_path: Path, answer: Any) -
     assert Watched(tmp_path / "b", made, placed=placed).vm().vcpus[0].mask_of == "owner"
 
 
-def test_dedicated_is_who_has_its_cpus_for_itself(tmp_path: Path) -> None:
-    """A VM with CPUs of its own would get company; or VMs that are stacked by mistake stay so."""
+def test_dedicated_is_whom_its_owner_gave_cpus_of_its_own(tmp_path: Path) -> None:
+    """A VM with CPUs of its own would get company; or VMs that are stacked by mistake stay so, beside idle
+    CPUs on which others happen to be alone."""
     alone, pair = domain("alone", "1", vcpu=TWO), [domain("p1", "2"), domain("p2", "3")]
     alone.stats |= {"vcpu.1.time": 7}
     alone.masks = {0: (0,), 1: (1,)}
+    alone.lasting_xml = f"<domain>{TWO}<cputune>{pin(0, '0')}{pin(1, '1')}</cputune></domain>"
     for made in pair:
         made.masks = {0: (2,)}
-    wide = domain("wide", "4")
-    wide.masks = {0: (1, 2)}
-    found = {vm.name: vm.left_alone for vm in Watched(tmp_path, alone, *pair, wide).observe().vms}
-    assert found == {"alone": "dedicated_cpus", "p1": None, "p2": None, "wide": None}
+    chance, wide = domain("chance", "4"), domain("wide", "5")
+    chance.masks, wide.masks = {0: (3,)}, {0: (1, 2)}
+    found = {vm.name: vm.left_alone for vm in Watched(tmp_path, alone, *pair, chance, wide).observe().vms}
+    assert found == {"alone": "dedicated_cpus", "p1": None, "p2": None, "chance": None, "wide": None}
 
 
 def test_a_stack_that_is_taken_apart_does_not_become_dedicated(tmp_path: Path) -> None:

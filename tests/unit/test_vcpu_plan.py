@@ -109,6 +109,38 @@ def test_a_vcpu_whose_pcpu_went_offline_gets_another():
     assert [(action.name, action.to_cpus) for action in decided.actions] == [("lost", (1,))]
 
 
+@pytest.mark.parametrize("demand", [0.02, 0.3, 1.0])
+def test_who_lost_its_pcpu_stays_near_its_memory_and_brings_nobody_along(demand: float):
+    """A VM would read its memory from afar for ever; or a CPU that goes off would shuffle the whole host."""
+    here = [vm(f"h{n}", Vcpu(0.5, (n,))) for n in (1, 2, 3)]
+    there = [vm(f"t{n}", Vcpu(level, (n,))) for n, level in enumerate((0.4, 0.4, 0.4, 0.45), 4)]
+    bound = vm("bound", Vcpu(demand, (0,), mask_of="vmpack"), nodes=(0,))
+
+    decided = first_plan(pcpus(8, nodes=2)[1:], [*here, *there, bound])
+
+    assert [action.name for action in decided.actions] == ["bound"]
+    assert decided.actions[0].to_cpus[0] in (1, 2, 3)
+
+
+def test_who_has_no_pcpu_left_near_its_memory_stays():
+    """Far from its memory a VM is slower than on a crowded CPU."""
+    bound = vm("bound", Vcpu(0.3, (0,), mask_of="vmpack"), nodes=(0,))
+
+    assert first_plan(pcpus(4, nodes=2)[2:], [bound], looks=20).actions == ()
+
+
+def test_a_vm_that_lost_all_its_pcpus_comes_together_again():
+    """vCPUs of one VM would speak to each other through the link between the nodes."""
+    lost = vm("lost", Vcpu(0.5, (0,)), Vcpu(0.5, (1,)))
+    others = [vm(f"o{n}", Vcpu(level, (n,))) for n, level in enumerate((0.1, 0.6, 0.2, 0.3), 2)]
+
+    decided = first_plan(pcpus(6, nodes=3)[2:], [lost, *others])
+
+    node_of = {pcpu.number: pcpu.node for pcpu in pcpus(6, nodes=3)}
+    goes = [node_of[a.to_cpus[0]] for a in decided.actions if a.name == "lost"]
+    assert len(goes) == 2 and len(set(goes)) == 1
+
+
 def test_what_was_moved_stays_for_a_while():
     """Two loads that take turns would drag each other from pCPU to pCPU."""
     cpus, vms = pcpus(2), [*pinned(1.0, 1.0, cpu=0)]
@@ -245,6 +277,13 @@ def test_no_pcpu_is_overloaded_on_the_way():
         now[change.from_bin] -= change.size
         now[change.to_bin] += change.size
         assert now[change.to_bin] <= 1.0 + 1e-9
+
+
+def test_a_circle_begins_where_it_overloads_least():
+    """Where each waits for the other, the largest one would be put on top of a full pCPU first."""
+    large, middle, small = Change(0, 0, 1, 0.8), Change(1, 1, 2, 0.5), Change(2, 2, 0, 0.2)
+
+    assert in_order([large, middle, small], [1.0] * 3, [1.0] * 3) == [middle, large, small]
 
 
 def test_the_reason_tells_the_numbers():

@@ -148,6 +148,8 @@ class VcpuUse(NamedTuple):
     """Variance of the samples around the average."""
     moves: int = 0
     """How often it was changed without a long rest in between."""
+    stepped_s: float | None = None
+    """When its load last changed at once."""
 
 
 @dataclass(frozen=True, slots=True)

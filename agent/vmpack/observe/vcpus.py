@@ -166,9 +166,9 @@ class _SeenVm:
         )
 
     def own_masks(self) -> list[tuple[int, ...]]:
-        """Of the vCPUs, as they would be without vmpack; empty: any."""
+        """Of the vCPUs, as they would be without the scheduler; empty: any."""
         return [
-            any_or(pin.before if pin is not None else cpus, self.everywhere)
+            any_or(pin.before if pin is not None and pin.by == "scheduler" else cpus, self.everywhere)
             for number, (cpus, _seat) in self.masks.items()
             for pin in [self._holding_pin(("vcpu", number), cpus)]
         ]
@@ -197,19 +197,24 @@ class _SeenVm:
             ("opt_out", policy.opt_out),
             ("held", policy.is_on_hold(wall_s) or policy.is_in_action(wall_s)),
             ("real_time", self.facts.is_real_time),
+            ("dedicated_cpus", self._is_dedicated(vcpus, pinned_alone)),
             ("owner_mask", self.facts.is_placed or any(vcpu.mask_of == "owner" for vcpu in vcpus)),
-            ("dedicated_cpus", _is_dedicated(self.own_masks(), pinned_alone)),
         )
         return next((why for why, holds in checks if holds), None)
 
+    def _is_dedicated(self, vcpus: Sequence[VcpuState], pinned_alone: Counter[int]) -> bool:
+        """Has its owner or its cloud given each of its vCPUs a CPU on which it is alone?
+
+        A pin at run time may be what others left behind: it makes nobody the master of a CPU.
+        """
+        masks = self.own_masks()
+        alone = all(len(mask) == 1 and pinned_alone[mask[0]] == 1 for mask in masks)
+        return bool(masks) and alone and all(vcpu.mask_of == "owner" for vcpu in vcpus)
+
 
 def _pinned_alone(vms: Sequence[_SeenVm]) -> Counter[int]:
-    """How many vCPUs have each CPU as their only one, as it would be without vmpack."""
+    """How many vCPUs have each CPU as their only one, as it would be without the scheduler."""
     return Counter(mask[0] for vm in vms for mask in vm.own_masks() if len(mask) == 1)
-
-
-def _is_dedicated(masks: Sequence[tuple[int, ...]], pinned_alone: Counter[int]) -> bool:
-    return bool(masks) and all(len(mask) == 1 and pinned_alone[mask[0]] == 1 for mask in masks)
 
 
 def _groups() -> int:

@@ -18,11 +18,15 @@ from vmpack.model.vcpu import VcpuState, VcpuUse, VmVcpus
 
 SMOOTHED_S = 60.0
 """Time constant of the averages."""
+RESTLESS_S = 600.0
+"""That of loads that come and go, and of how far samples are from the average."""
 STRAY_RATIO = 0.2
 STRAY_NOISES = 4.0
 """Farther from its average than this, and than so many standard deviations, a sample strays; two on the same
 side, and the load has changed.
 """
+STEPS_APART_S = 600.0
+"""A load that changed again before counts as one that comes and goes: it is averaged."""
 _NO_REST_RATIO = 0.02
 
 
@@ -45,19 +49,7 @@ def first_use(vcpu: VcpuState, time_s: float) -> VcpuUse:
 
 def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: float = 1.0) -> VcpuUse:
     """What is known after another look. Counters that ran backwards are a new thread's: all begins anew."""
-    (
-        number,
-        then_s,
-        run_before_ns,
-        delay_before_ns,
-        average,
-        wait_average,
-        samples,
-        strayed,
-        moved_s,
-        noise,
-        moves,
-    ) = known
+    number, then_s, run_before_ns, delay_before_ns, _, _, samples, _, moved_s, noise, moves, stepped_s = known
     _, run_ns, delay_ns, *_ = vcpu
     elapsed_ns = (time_s - then_s) * 1e9
     ran_ns = run_ns - run_before_ns
@@ -69,21 +61,58 @@ def next_use(known: VcpuUse, vcpu: VcpuState, time_s: float, capacity_ratio: flo
     run = min(1.0, ran_ns / elapsed_ns)
     wait = min(1.0 - run, waited_ns / elapsed_ns)
     demand = demand_ratio(run, wait, capacity_ratio)
-    stray = demand - average
-    if samples == 0:
-        samples = 1
-    elif abs(stray) <= STRAY_RATIO or stray * stray <= STRAY_NOISES**2 * noise:
-        weight = max(1.0 / (samples + 1), 1.0 - exp((then_s - time_s) / SMOOTHED_S))
-        demand = average + weight * stray
-        noise += max(weight, 1.0 / samples) * (stray * stray - noise)
-        wait = wait_average + weight * (wait - wait_average)
-        samples += 1
-    elif strayed is not None and strayed * stray > 0:
+    new = VcpuUse(number, time_s, run_ns, delay_ns, demand, wait, 1, None, moved_s, noise, moves, stepped_s)
+    return new if samples == 0 else _taught(known, new)
+
+
+def _taught(known: VcpuUse, new: VcpuUse) -> VcpuUse:
+    """With the new sample. One that strays is held back until the next one tells what it was."""
+    average, samples, noise, strayed = (
+        known.demand_ratio,
+        known.samples,
+        known.noise_squares,
+        known.stray_ratio,
+    )
+    stray = new.demand_ratio - average
+    strays = abs(stray) > STRAY_RATIO and stray * stray > STRAY_NOISES**2 * noise
+    again = strayed is not None and strayed * stray > 0
+    stepped_s = known.stepped_s
+    if strays and again and (stepped_s is None or new.time_s - stepped_s >= STEPS_APART_S):
         # The first of the two saw a part of the change alone.
-        samples = 1
-    else:
-        return known._replace(time_s=time_s, run_ns=run_ns, delay_ns=delay_ns, stray_ratio=stray)
-    return VcpuUse(number, time_s, run_ns, delay_ns, demand, wait, samples, None, moved_s, noise, moves)
+        return new._replace(stepped_s=new.time_s)
+    aged_s = known.time_s - new.time_s
+    smoothed_s = SMOOTHED_S if noise <= STRAY_RATIO * STRAY_RATIO else RESTLESS_S
+    weight = max(1.0 / (samples + 1), 1.0 - exp(aged_s / smoothed_s))
+    noise_weight = 1.0 - exp(aged_s / RESTLESS_S)
+    if stepped_s is None:
+        noise_weight = max(noise_weight, 1.0 / samples)
+    if strayed is not None:
+        average += weight * strayed
+        noise += noise_weight * (strayed * strayed - noise)
+        samples += 1
+        stray = new.demand_ratio - average
+    if strays and not again:
+        return new._replace(
+            demand_ratio=average,
+            wait_ratio=known.wait_ratio,
+            samples=samples,
+            stray_ratio=stray,
+            noise_squares=noise,
+        )
+    return VcpuUse(
+        new.number,
+        new.time_s,
+        new.run_ns,
+        new.delay_ns,
+        average + weight * stray,
+        known.wait_ratio + weight * (new.wait_ratio - known.wait_ratio),
+        samples + 1,
+        None,
+        new.moved_s,
+        noise + noise_weight * (stray * stray - noise),
+        new.moves,
+        stepped_s,
+    )
 
 
 def uses_of(

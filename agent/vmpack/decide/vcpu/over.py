@@ -37,8 +37,10 @@ def over(
     largest = max((len(island.cpus) for island in islands), default=0)
     spread_now: dict[int, set[int]] = {}
     for seat in seats:
-        if islands and kin[seat.vm] > 1 and seat.cpu is not None:
-            spread_now.setdefault(seat.vm, set()).add(island_of[seat.cpu])
+        if islands and kin[seat.vm] > 1:
+            places = spread_now.setdefault(seat.vm, set())
+            if seat.cpu is not None:
+                places.add(island_of[seat.cpu])
     board = Board(
         capacities=tuple(pcpus[cpu].capacity_ratio for cpu in cpus),
         fixed=tuple(seating.fixed[cpu] for cpu in cpus),
@@ -51,7 +53,7 @@ def over(
         ),
         cores=tuple(pcpus[cpu].core for cpu in cpus),
         islands=tuple(island_of[cpu] for cpu in cpus) if islands else (),
-        limits={vm: len(places) for vm, places in spread_now.items() if kin[vm] <= largest},
+        limits={vm: max(1, len(places)) for vm, places in spread_now.items() if kin[vm] <= largest},
     )
     begun = _settled(board, [index_of.get(-1 if seat.cpu is None else seat.cpu) for seat in seats])
     ended = spread(board, begun, target_ratio)
@@ -70,20 +72,38 @@ def _bins(cpus: frozenset[int] | None, index_of: dict[int, int]) -> frozenset[in
 
 
 def _settled(board: Board, seats: Sequence[int | None]) -> list[int]:
-    """Those that come from elsewhere sit down where the level is lowest, the largest first."""
+    """Those that come from elsewhere sit down where they may and the level is lowest, the largest first."""
     settled = [-1 if seat is None else seat for seat in seats]
+    if -1 not in settled:
+        return settled
     loads = list(board.fixed)
     families: list[set[int]] = [{-1} for _ in loads]
     for item, seat in enumerate(settled):
         if seat >= 0:
             loads[seat] += board.sizes[item]
             families[seat].add(board.families[item])
-    bins = range(len(loads))
     for item in sorted((i for i, seat in enumerate(settled) if seat < 0), key=lambda one: -board.sizes[one]):
         family = board.families[item]
+        bins = _near(board, item, settled)
         free = [number for number in bins if family < 0 or family not in families[number]]
         to_bin = min(free or bins, key=lambda one: (loads[one] + board.sizes[item]) / board.capacities[one])
         settled[item] = to_bin
         loads[to_bin] += board.sizes[item]
         families[to_bin].add(family)
     return settled
+
+
+def _near(board: Board, item: int, seats: Sequence[int]) -> Sequence[int]:
+    """The bins that it may go to; where its family may spread no farther, those of its islands."""
+    bins = sorted(board.allowed[item] or range(len(board.capacities)))
+    family = board.families[item]
+    if family not in board.limits:
+        return bins
+    kin = {
+        board.islands[seat]
+        for other, seat in zip(board.families, seats, strict=True)
+        if other == family and seat >= 0
+    }
+    if len(kin) < board.limits[family]:
+        return bins
+    return [number for number in bins if board.islands[number] in kin] or bins

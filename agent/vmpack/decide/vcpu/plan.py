@@ -14,8 +14,8 @@ from vmpack.decide.vcpu.balance import Balanced, balance, levels_of
 from vmpack.decide.vcpu.board import std_ratio
 from vmpack.decide.vcpu.demand import uses_of
 from vmpack.decide.vcpu.group import actions_of, group
-from vmpack.decide.vcpu.seats import RESTED_S, cool_down_s, seating
-from vmpack.decide.vcpu.worth import is_time, is_worth
+from vmpack.decide.vcpu.seats import RESTED_S, Seating, cool_down_s, others_stay, seating
+from vmpack.decide.vcpu.worth import Sight, is_worth, sight
 from vmpack.model.plan import Reason
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import (
@@ -120,25 +120,29 @@ def _balanced(snapshot: VcpuSnapshot, uses: Uses, uneven: int, settings: VcpuSet
     std = std_ratio(list(levels.values()))
     uneven = uneven + 1 if std > target else 0
     left = _no_longer_ours(snapshot)
-    lost = any(seat.cpu is None for seat in seated.movable)
-    if not (lost or is_time(seated, std, uneven, target)):
-        return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
-    done = balance(snapshot, seated, target)
-    if not lost and not is_worth(seated, done, snapshot.pcpus, uneven, target):
+    done = _wanted(snapshot, seated, sight(seated, std, uneven, target), target)
+    if done is None:
         return _answer(snapshot, uses, left, levels, levels, {}, uneven, settings)
     reasons: dict[str, list[Reason]] = {}
     actions = list(left)
-    for seat, cpu in done.moves:
+    for seat, cpu in (*done.moves, *done.kept):
         vm = snapshot.vms[seat.vm]
         actions.append(SetAffinity(vm.uuid, vm.name, "vcpu", seat.vcpu.number, seat.vcpu.cpus, (cpu,)))
-        reasons.setdefault(vm.uuid, []).append(_why_moved(seat.vcpu.number, seat.cpu, cpu, done))
-    for seat, cpu in done.kept:
-        vm = snapshot.vms[seat.vm]
-        actions.append(SetAffinity(vm.uuid, vm.name, "vcpu", seat.vcpu.number, seat.vcpu.cpus, (cpu,)))
-        numbers = {"vcpu": seat.vcpu.number, "pcpu": cpu}
-        reasons.setdefault(vm.uuid, []).append(Reason("vcpu_kept", numbers))
+        kept = Reason("vcpu_kept", {"vcpu": seat.vcpu.number, "pcpu": cpu})
+        why = kept if seat.cpu == cpu else _why_moved(seat.vcpu.number, seat.cpu, cpu, done)
+        reasons.setdefault(vm.uuid, []).append(why)
     uneven = 0 if actions else uneven
     return _answer(snapshot, uses, tuple(actions), done.before, done.after, reasons, uneven, settings)
+
+
+def _wanted(snapshot: VcpuSnapshot, seated: Seating, seen: Sight, target: float) -> Balanced | None:
+    """What to change now, if anything. Who has lost its pCPU gets one at once, and brings nobody along."""
+    if any(seat.cpu is None for seat in seated.movable):
+        return balance(snapshot, others_stay(seated), target)
+    if seen == "not_yet":
+        return None
+    done = balance(snapshot, seated, target)
+    return done if is_worth(seated, done, snapshot.pcpus, seen, target) else None
 
 
 def _why_moved(vcpu: int, from_cpu: int | None, to_cpu: int, done: Balanced) -> Reason:

@@ -69,6 +69,7 @@ def seating(
 ) -> Seating:
     """Seat every vCPU of which something is known."""
     usable = frozenset(pcpu.number for pcpu in snapshot.pcpus)
+    nodes = frozenset(pcpu.node for pcpu in snapshot.pcpus)
     movable: list[Seat] = []
     fixed = dict.fromkeys((pcpu.number for pcpu in snapshot.pcpus), 0.0)
     fixed_counts: dict[int, int] = {}
@@ -78,6 +79,8 @@ def seating(
     noise = 0.0
     for number, vm in enumerate(snapshot.vms):
         touchable = is_touchable(vm, masks)
+        # Who has lost its pCPU, and has none left near its memory, is better off where it is.
+        is_cut_off = bool(vm.nodes) and nodes.isdisjoint(vm.nodes)
         for vcpu, use in zip(vm.vcpus, uses[vm.uuid], strict=True):
             if use.samples == 0:
                 continue
@@ -93,10 +96,10 @@ def seating(
             stays = use.moved_s is not None and snapshot.time_s - use.moved_s < cool_down_s(use.moves)
             if len(cpus) == 1:
                 cpu = cpus[0] if cpus[0] in usable else None
-                if cpu is not None or not stays:
+                if cpu is not None or not (stays or is_cut_off):
                     movable.append(Seat(number, vcpu, demand, cpu, True, stays, use.wait_ratio))
             elif cpus and usable.isdisjoint(cpus):
-                if not stays:
+                if not (stays or is_cut_off):
                     movable.append(Seat(number, vcpu, demand, None, True, False, use.wait_ratio))
             else:
                 adrift.append(Seat(number, vcpu, demand, vcpu.seat, False, stays, use.wait_ratio))
@@ -109,6 +112,13 @@ def seating(
     _pour(fixed, movable, snapshot, sum(still))
     noise_squares = noise / max(1, len(snapshot.pcpus))
     return Seating(movable, fixed, fixed_counts, waits, fresh, settled, noise_squares)
+
+
+def others_stay(seating: Seating) -> Seating:
+    """The same, but nobody may be moved who has a pCPU."""
+    return seating._replace(
+        movable=[seat if seat.cpu is None else seat._replace(stays=True) for seat in seating.movable]
+    )
 
 
 def _spread_over(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from vmpack.decide.vcpu.balance import Balanced
 from vmpack.decide.vcpu.board import std_ratio
@@ -37,35 +38,35 @@ ALIKE_RATIO = 0.02
 """
 
 
-def is_time(seated: Seating, std: float, uneven: int, target: float) -> bool:
-    """At once where loads are new or have changed and are clearly uneven, else after some patience.
+Sight = Literal["not_yet", "first", "known"]
+"""How well uneven loads were seen: not well enough, for the first time, or for long enough."""
+
+
+def sight(seated: Seating, std: float, uneven: int, target: float) -> Sight:
+    """At first sight where loads are new or have changed and are clearly uneven, else after some patience.
 
     The first look at a load may be chance, and where a vCPU that floats was seen says little by itself.
+    `uneven`: for so many looks in a row they have been more uneven than the target.
     """
     if std <= target:
-        return False
-    return _is_due(seated, std, uneven, target) or (
-        seated.is_fresh and std > CLEAR * target and not seated.floats_wait
-    )
-
-
-def _is_due(seated: Seating, std: float, uneven: int, target: float) -> bool:
-    """Were the loads seen for long enough?"""
+        return "not_yet"
     if seated.is_settled or (seated.floats_wait and uneven == FLOATS_PATIENCE_INTERVALS):
-        return True
-    if uneven == PATIENCE_INTERVALS:
-        return std > DEAD_BAND * target
-    return uneven % LONG_PATIENCE_INTERVALS == 0
+        return "known"
+    if uneven % LONG_PATIENCE_INTERVALS == 0:
+        return "known"
+    if uneven == PATIENCE_INTERVALS and std > DEAD_BAND * target:
+        return "known"
+    clear = seated.is_fresh and std > CLEAR * target and not seated.floats_wait
+    return "first" if clear else "not_yet"
 
 
-def is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], uneven: int, target: float) -> bool:
+def is_worth(seated: Seating, done: Balanced, pcpus: Sequence[Pcpu], seen: Sight, target: float) -> bool:
     """Is more won than chance explains, and enough by each change, where loads are not new or not steady?"""
     before, after = _unevenness(done.before, pcpus), _unevenness(done.after, pcpus)
     gain = before - after
     if gain < CERTAIN_PART * before and _gain_if_alike(seated, done, pcpus) < CERTAIN_PART * gain:
         return False
-    std = std_ratio(list(done.before.values()))
-    if gain < CLEAR_PART * before and not _is_due(seated, std, uneven, target):
+    if seen == "first" and gain < CLEAR_PART * before:
         return False
     if gain <= NOISES**2 * seated.noise_squares:
         return False
