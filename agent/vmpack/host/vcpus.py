@@ -159,7 +159,12 @@ class Vcpus:
 
 def vcpu_lock(identity: str) -> HostLock:
     """The right to pin the vCPUs of the libvirt with this Hypervisor.identity()."""
-    return HostLock(f"{identity}/vcpus", what="the vCPUs of this libvirt")
+    return HostLock(
+        f"{identity}/vcpus",
+        what="the vCPUs of this libvirt",
+        holder="an agent or vcpu_scheduler",
+        instead="use it where it is an agent (`vmpack status`), or stop it first",
+    )
 
 
 def keeper_beside(
