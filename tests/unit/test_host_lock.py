@@ -16,6 +16,7 @@ from tests.waiting import eventually
 
 from vmpack.errors import AccessError, AlreadyRunningError
 from vmpack.host.lock import HostLock, host_locks
+from vmpack.host.vcpus import vcpu_lock
 
 HOLDER = """
 import sys
@@ -35,6 +36,23 @@ def test_a_second_agent_is_refused_and_told_who_is_first(tmp_path: Path) -> None
 
     assert f"process {os.getpid()} holds" in caught.value.message
     assert caught.value.exit_code == 75 and caught.value.hint
+
+
+def test_who_pins_vcpus_beside_another_is_told_what_that_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who starts a second `vcpu_scheduler` would look for an agent that is not there, and ask it in vain."""
+    monkeypatch.setattr("vmpack.host.lock.default_run_dir", lambda: tmp_path)
+
+    with vcpu_lock("qemu/system/1234"), pytest.raises(AlreadyRunningError) as caught:
+        vcpu_lock("qemu/system/1234").take()
+
+    assert caught.value.message.startswith(
+        f"an agent or vcpu_scheduler already works on the vCPUs of this libvirt: process {os.getpid()} holds "
+    )
+    assert caught.value.hint == (
+        f"use it where it is an agent (`vmpack status`), or stop it first: kill {os.getpid()}"
+    )
 
 
 def test_another_libvirt_is_another_lock(tmp_path: Path) -> None:

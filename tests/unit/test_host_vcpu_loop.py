@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from tests.host_doubles import JumpingClock
 from tests.vcpu_hosts import INTERVAL_S, Vcpu, pcpus, snapshot, vm
 
 from vmpack.decide.vcpu.plan import plan, remember
-from vmpack.errors import HypervisorLostError
+from vmpack.errors import AlreadyRunningError, HypervisorLostError
 from vmpack.host.vcpu_loop import VcpuLoop
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import AffinityOutcome, AffinityStatus, VcpuPlan, VcpuSnapshot, VmVcpus
@@ -41,7 +41,7 @@ class Host:
         return tuple(AffinityOutcome(action, self._status) for action in decided.actions)
 
 
-def loop_on(host: Host, observe_only: bool = False) -> VcpuLoop:
+def loop_on(host: Host, observe_only: bool = False, permit: Callable[[], None] = lambda: None) -> VcpuLoop:
     return VcpuLoop(
         clock=JumpingClock(),
         source=host,
@@ -50,6 +50,7 @@ def loop_on(host: Host, observe_only: bool = False) -> VcpuLoop:
         remember=remember,
         settings=VcpuSettings(mode="balance", interval_s=INTERVAL_S),
         observe_only=observe_only,
+        permit=permit,
     )
 
 
@@ -136,3 +137,18 @@ def test_a_failure_is_said_once_and_its_end_too(caplog: pytest.LogCaptureFixture
 
     assert sum("libvirt is gone" in record.getMessage() for record in caplog.records) == 1
     assert any("works again" in record.getMessage() for record in caplog.records)
+
+
+def test_nothing_is_looked_at_or_pinned_before_it_is_permitted() -> None:
+    """Two programs would pin the same vCPUs to and fro; or one that may not would never try again."""
+    host, refusals = Host(), [AlreadyRunningError("another one has these vCPUs")] * 3
+
+    def permit() -> None:
+        if refusals:
+            raise refusals.pop()
+
+    loop = loop_on(host, permit=permit)
+    assert [loop.attempt() for _ in range(3)] == [False] * 3
+    assert host.looks == -1 and loop.status.last_error == "another one has these vCPUs"
+    assert [loop.attempt() for _ in range(2)] == [True] * 2
+    assert host.looks == 1 and len(host.plans) == 1 and loop.status.last_error is None

@@ -88,7 +88,7 @@ def test_harmless_settings_exclude_nobody(old, new):
 )
 def test_pins_of_the_vcpu_scheduler_dedicate_nothing(by, cpus, before, exclusions):
     """A VM that vmpack itself has pinned would no longer be packed, until it was unpinned."""
-    pin = f"<pin thread='vcpu' number='0' by='{by}' cpus='{cpus}' before='{before}'/>"
+    pin = f"<p:pin thread='vcpu' number='0' by='{by}' cpus='{cpus}' before='{before}'/>"
     note = f"<p:pins xmlns:p='{PINS_NAMESPACE}'>{pin}</p:pins>"
     pinned = REAL.replace("<devices>", "<cputune><vcpupin vcpu='0' cpuset='3'/></cputune><devices>", 1)
     noted = pinned.replace("<metadata>", f"<metadata>{note}", 1)

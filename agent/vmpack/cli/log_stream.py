@@ -16,7 +16,7 @@ from typing import TextIO
 def log_to(stream: TextIO, level: int) -> None:
     """Log to this stream: with the time for people, with syslog's levels to the service manager's journal.
 
-    A terminal or pipe that is gone ends the agent; a journal that is gone does not.
+    A terminal or pipe that is gone ends the program; a journal that is gone does not.
     """
     handler: logging.Handler
     if _is_journal(stream):
@@ -44,7 +44,7 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 class _WatchedStream(logging.StreamHandler[TextIO]):
-    """Stops the agent when nobody can read what it says any more."""
+    """Stops the program when nobody can read what it says any more."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         """See logging.Handler; called where an exception is being handled."""

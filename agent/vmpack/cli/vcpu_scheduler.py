@@ -25,8 +25,8 @@ examples:
   vcpu_scheduler 2 --connect lab             the guests of `vmpack lab up`
   vcpu_scheduler 10 --target 10 --mode group whole VMs on one cache or NUMA node, less even
 
-exit codes: 0 stopped, 1 a pin could not be put back, 69 no libvirt, 75 another one has these vCPUs,
-            77 no rights, 130 Ctrl-C"""
+exit codes: 0 stopped, 1 a pin could not be put back or the last look before the end failed, 69 no libvirt,
+            75 another one has these vCPUs, 77 no rights, 130 Ctrl-C"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -98,9 +98,7 @@ class Agent:
             loop = self._running = self._loop(parts, publisher)
             trigger = PressureTrigger(lambda: loop.wake("tasks on this host wait for memory"))
             at_end.callback(trigger.stop)
-            keeper = self._keeper = keeper_beside(
-                config, identity, parts.state, publisher.publish_vcpus, at_end
-            )
+            keeper = self._keeper = keeper_beside(config, parts.state, publisher.publish_vcpus, at_end)
             service = _service(loop, parts, publisher, Vcpus(parts.hypervisor, keeper))
             server = Server(config.socket_path, service, rights)
             # Only now is the run directory ours: closing takes probe texts away.

@@ -1,10 +1,10 @@
 """One agent per libvirt: a second one refuses to start.
 
-Taken by the agent for as long as it runs, and by a release without an agent. The lock's file is named after
-the libvirt's identity in a fixed directory of the user, so neither another --run-dir nor another spelling
-of the URI gets around it; it ends with the process, however that ends. Nobody but the owner can open the
-file: flock needs no more than that, so who could open it could keep the agent out. Users obey root's lock;
-root obeys nobody's.
+Taken by the agent for as long as it runs, and by a release without an agent; who pins vCPUs has a second one
+for these alone. The lock's file is named after the libvirt's identity in a fixed directory of the user, so
+neither another --run-dir nor another spelling of the URI gets around it; it ends with the process, however
+that ends. Nobody but the owner can open the file: flock needs no more than that, so who could open it could
+keep the agent out. Users obey root's lock; root obeys nobody's.
 """
 
 from __future__ import annotations
@@ -29,10 +29,20 @@ ROOT_DIRECTORY = Path("/run/vmpack")
 class HostLock:
     """An exclusive right to one thing; a context manager."""
 
-    def __init__(self, thing: str, directory: Path | None = None, what: str = "this libvirt") -> None:
-        """`thing` names it exactly, `what` is for people; `directory` is for tests."""
+    def __init__(
+        self,
+        thing: str,
+        directory: Path | None = None,
+        what: str = "this libvirt",
+        holder: str = "an agent",
+        instead: str = "use that one (`vmpack status`), or stop it first",
+    ) -> None:
+        """`thing` names it exactly; `directory` is for tests.
+
+        For people: `what` it is, who its `holder` can be, and what to do `instead` where there is one.
+        """
         name = f"agent-{hashlib.sha256(thing.encode()).hexdigest()[:16]}.lock"
-        self._what = what
+        self._what, self._holder, self._instead = what, holder, instead
         self._run_dir = directory or default_run_dir()
         self._own = (directory or self._run_dir / LOCKS_FOLDER) / name
         self._of_root = ROOT_DIRECTORY / LOCKS_FOLDER / name
@@ -114,10 +124,9 @@ class HostLock:
             return ""
 
     def _taken(self, path: Path, pid: str) -> AlreadyRunningError:
-        holder = f"process {pid}" if pid.isdigit() else "another process"
+        process, kill = (f"process {pid}", f": kill {pid}") if pid.isdigit() else ("another process", "")
         return AlreadyRunningError(
-            f"an agent already works on {self._what}: {holder} holds {path}",
-            f"use that one (`vmpack status`), or stop it first{f': kill {pid}' if pid.isdigit() else ''}",
+            f"{self._holder} already works on {self._what}: {process} holds {path}", self._instead + kill
         )
 
 

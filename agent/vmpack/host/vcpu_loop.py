@@ -70,12 +70,17 @@ class VcpuLoop:
         remember: VcpuRememberFunction,
         settings: VcpuSettings,
         observe_only: bool,
+        permit: Callable[[], None] = lambda: None,
         after_turn: Callable[[VcpuStatus], None] = lambda _status: None,
         quiet_line_every: int | None = None,
     ) -> None:
-        """`quiet_line_every`: a line for every so many turns in which nothing is changed."""
+        """`permit` begins every turn, which fails with the VmpackError that it raises.
+
+        `quiet_line_every`: a line for every so many turns in which nothing is changed.
+        """
         self.lock = threading.RLock()
         """Held for a whole turn: who holds it pins alone."""
+        self._permit = permit
         self._after_turn = after_turn
         self._clock = clock
         self._source = source
@@ -97,6 +102,7 @@ class VcpuLoop:
     def turn(self) -> VcpuInterval:
         """Look, decide, pin and remember, once. Raises VmpackError when the host cannot be seen."""
         with self.lock:
+            self._permit()
             snapshot = self._source.observe()
             if not snapshot.pcpus:
                 raise UnavailableError(

@@ -1,7 +1,8 @@
 """The real parts of the vCPU loop, put together; and the loop as a thread beside another, or as a program.
 
 Used by the agent and by `vcpu_scheduler`. Promises that two of them never pin on the same libvirt at once,
-and that stopping takes off every pin of vmpack's, unless it only observed.
+that an agent which has to wait for the other one goes on to try, and that stopping takes off every pin of
+vmpack's, unless it only observed or never had the right to pin.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from vmpack import __version__
@@ -41,17 +42,18 @@ STOP_WITHIN_S = 30.0
 
 
 class VcpuKeeper:
-    """The loop with its own libvirt connection and clock."""
+    """The loop with its own libvirt connection and clock; a turn fails while it may not pin here."""
 
     def __init__(
         self,
         config: Config,
         frozen: Callable[[], bool],
         *,
+        beside_others: bool = False,
         after_turn: Callable[[VcpuStatus], None] = lambda _status: None,
         quiet_line_every: int | None = None,
     ) -> None:
-        """Nothing is opened or changed yet."""
+        """Nothing is opened or changed yet. `beside_others`: it never pins, so another program may."""
         self.clock = SystemClock()
         self.hypervisor = Hypervisor(config.connect_uri)
         reserved = frozenset(parse_cpu_list(config.vcpu.reserved_cpus))
@@ -63,6 +65,9 @@ class VcpuKeeper:
             placed=lambda domain: placement(domain) is not None,
         )
         self._topology = source.topology
+        self._beside_others = beside_others
+        self._locks = ExitStack()
+        self._may_begin = False
         self._executor = AffinityExecutor(
             self.hypervisor, everywhere=source.topology.everywhere, changed=source.read_again
         )
@@ -70,6 +75,7 @@ class VcpuKeeper:
         self.loop = VcpuLoop(
             clock=self.clock,
             source=source,
+            permit=self.take,
             pinner=self._executor,
             plan=plan,
             remember=remember,
@@ -79,6 +85,24 @@ class VcpuKeeper:
             quiet_line_every=quiet_line_every,
         )
         self.loop_thread = threading.Thread(target=self.loop.run, name="vCPUs", daemon=True)
+
+    def take(self) -> None:
+        """Take the right to pin here, until `drop`, unless it has it.
+
+        Raises UnavailableError where this is not the machine that libvirt runs on, AlreadyRunningError where
+        another program has the right, and VmpackError.
+        """
+        if self._may_begin:
+            return
+        self._refuse_other_machine()
+        if not self._beside_others:
+            self._locks.enter_context(vcpu_lock(self.hypervisor.identity()))
+        self._may_begin = True
+
+    def drop(self) -> None:
+        """Give the right up."""
+        self._may_begin = False
+        self._locks.close()
 
     def start(self) -> None:
         """Turn in a thread of its own from now on."""
@@ -92,7 +116,8 @@ class VcpuKeeper:
         """Wait for the turn under way, give everything back, close. False where something could not be."""
         if self.loop_thread.is_alive():
             self.loop_thread.join(STOP_WITHIN_S)
-        given_back = self.give_back()
+        # Without the right, the pins that are there are another program's.
+        given_back = not self._may_begin or self.give_back()
         self.hypervisor.close()
         return given_back
 
@@ -100,17 +125,6 @@ class VcpuKeeper:
         """Take over what may change while it runs."""
         self._gives_back = config.release_on_stop
         self.loop.reconfigure(config.observe_only)
-
-    def refuse_other_machine(self) -> None:
-        """Raises UnavailableError where libvirt's CPUs are not those of this machine, which it plans with."""
-        theirs = self.hypervisor.call("ask for the host's CPUs", online_cpus)[1]
-        ours = self._topology.online()
-        if theirs != ours:
-            there, here = format_cpus(theirs), format_cpus(ours)
-            raise UnavailableError(
-                f"libvirt at {self.hypervisor.uri} has the CPUs {there}, this machine has {here}",
-                "vCPUs are pinned by a program on their own host: run it there",
-            )
 
     def give_back(self) -> bool:
         """Take off every pin of vmpack's, a killed one's too. False where that failed; it is then said."""
@@ -125,6 +139,17 @@ class VcpuKeeper:
             log.error("pins of vCPUs stay: %s; `vmpack release --all` takes them off", error)
             return False
         return _told(outcomes)
+
+    def _refuse_other_machine(self) -> None:
+        """Raises UnavailableError where libvirt's CPUs are not those of this machine, which it plans with."""
+        theirs = self.hypervisor.call("ask for the host's CPUs", online_cpus)[1]
+        ours = self._topology.online()
+        if theirs != ours:
+            there, here = format_cpus(theirs), format_cpus(ours)
+            raise UnavailableError(
+                f"libvirt at {self.hypervisor.uri} has the CPUs {there}, this machine has {here}",
+                "vCPUs are pinned by a program on their own host: run it there",
+            )
 
 
 class Vcpus:
@@ -159,39 +184,46 @@ class Vcpus:
 
 def vcpu_lock(identity: str) -> HostLock:
     """The right to pin the vCPUs of the libvirt with this Hypervisor.identity()."""
-    return HostLock(f"{identity}/vcpus", what="the vCPUs of this libvirt")
+    return HostLock(
+        f"{identity}/vcpus",
+        what="the vCPUs of this libvirt",
+        holder="an agent or vcpu_scheduler",
+        instead="use it where it is an agent (`vmpack status`), or stop it first",
+    )
 
 
 def keeper_beside(
-    config: Config,
-    identity: str,
-    state: State,
-    after_turn: Callable[[VcpuStatus], None],
-    at_end: ExitStack,
+    config: Config, state: State, after_turn: Callable[[VcpuStatus], None], at_end: ExitStack
 ) -> VcpuKeeper | None:
-    """The agent's keeper, with its lock until `at_end`; None where the agent goes without, which is said.
+    """The agent's keeper, which drops its right `at_end`; None with the mode `off`.
 
-    With the mode `off`, what a killed one left is taken off.
+    Where it may not pin here yet, its turns say why and try again. With the mode `off`, what a killed one
+    left is taken off.
     """
     keeper = VcpuKeeper(config, state.frozen, after_turn=after_turn)
-    try:
-        if config.vcpu.mode == "off":
-            with vcpu_lock(identity):
-                given_back = config.observe_only or keeper.take_off()
-            keeper.hypervisor.close()
-            if not given_back:
-                log.warning("vcpu.mode is off, but pins of vmpack stay: vmpack release --all")
-            return None
-        keeper.refuse_other_machine()
-        at_end.enter_context(vcpu_lock(identity))
-    except AlreadyRunningError as error:
-        if config.vcpu.mode != "off":
-            log.warning("the agent does not look after vCPUs: %s", error.message)
+    if config.vcpu.mode == "off":
+        _take_off_leftovers(keeper, config)
         return None
-    except VmpackError as error:
-        log.warning("the agent does not look after vCPUs: %s", error)
-        return None
+    at_end.callback(keeper.drop)
+    with suppress(VmpackError):
+        keeper.take()
     return keeper
+
+
+def _take_off_leftovers(keeper: VcpuKeeper, config: Config) -> None:
+    """Take off what a killed one left, unless another program looks after it; what stays is said."""
+    try:
+        with vcpu_lock(keeper.hypervisor.identity()):
+            given_back = config.observe_only or keeper.take_off()
+    except AlreadyRunningError:
+        return
+    except VmpackError as error:
+        log.warning("whether pins of vmpack were left here is not known: %s", error)
+        return
+    finally:
+        keeper.hypervisor.close()
+    if not given_back:
+        log.warning("vcpu.mode is off, but pins of vmpack stay: vmpack release --all")
 
 
 def _told(outcomes: tuple[AffinityOutcome, ...]) -> bool:
@@ -213,15 +245,21 @@ def run_vcpu_scheduler(config: Config, *, once: bool = False, quiet_line_every: 
     start.
     """
     with StopSignals(stay_ignored=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)) as signals:
-        keeper = VcpuKeeper(config, State(config.state_dir).frozen, quiet_line_every=quiet_line_every)
+        keeper = VcpuKeeper(
+            config,
+            State(config.state_dir).frozen,
+            beside_others=config.observe_only,
+            quiet_line_every=quiet_line_every,
+        )
         signals.watch(keeper.clock.stop, "pins stay")
         return signals.exit_code(_keep_vcpus(keeper, config, once))
 
 
 def _keep_vcpus(keeper: VcpuKeeper, config: Config, once: bool) -> bool:
     """Turn until stopped, give back, close. False where a turn or the giving back failed."""
-    with nullcontext() if config.observe_only else vcpu_lock(keeper.hypervisor.identity()):
-        keeper.refuse_other_machine()
+    with ExitStack() as at_end:
+        at_end.callback(keeper.drop)
+        keeper.take()
         vcpu = config.vcpu
         log.info(
             "vmpack %s balances the vCPUs on %s every %s (%s, to %g points)%s",

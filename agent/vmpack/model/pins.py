@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Literal, NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -23,6 +24,7 @@ PINS_PATH = f"metadata/{{{PINS_NAMESPACE}}}{PINS_ELEMENT}"
 
 PinnedBy = Literal["hand", "scheduler"]
 
+_PIN_ELEMENT = "pin"
 _ANY = "all"
 _KINDS: tuple[ThreadKind, ...] = ("vcpu", "emulator", "iothread")
 _BY: tuple[PinnedBy, ...] = ("hand", "scheduler")
@@ -30,6 +32,10 @@ _NUMBER = re.compile(r"[0-9]{1,5}", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _MOST_CPUS = 8192
 _LONGEST_LIST = 20_000
+_MOST_PINS = 4096 + 4096 + 1
+"""As many as a VM can have vCPUs (KVM's limit) and I/O threads, and the emulator."""
+_MOST_NAMED_CPUS = 1_000_000
+"""In all masks of one note together, about; a pin that is not understood counts as one mask of all CPUs."""
 
 
 class Pin(NamedTuple):
@@ -62,13 +68,21 @@ class Pin(NamedTuple):
 
 
 def read_pins(element: Element | None) -> tuple[Pin, ...]:
-    """The pins in the metadata's element, one a thread; what is not understood is left out."""
+    """The pins in the metadata's element, one a thread; what is not understood is left out.
+
+    Of more than a VM can have, or than one note may name CPUs, the first count.
+    """
     pins: dict[ThreadKey, Pin] = {}
-    for child in () if element is None else element:
+    named = 0
+    for child in () if element is None else islice(_pin_elements(element), _MOST_PINS):
+        if named > _MOST_NAMED_CPUS:
+            break
         try:
             pin = _read_pin(child)
         except (KeyError, ValueError):
+            named += _MOST_CPUS
             continue
+        named += len(pin.cpus) + len(pin.before) + len(pin.instead_of)
         pins.setdefault(pin.key, pin)
     return tuple(pins[key] for key in sorted(pins))
 
@@ -86,7 +100,7 @@ def pins_xml(pins: Iterable[Pin]) -> str | None:
         }
         if pin.instead_of:
             attributes["instead_of"] = format_cpus(pin.instead_of)
-        SubElement(element, "pin", attributes)
+        SubElement(element, _PIN_ELEMENT, attributes)
     return tostring(element, encoding="unicode") if len(element) else None
 
 
@@ -96,21 +110,27 @@ def format_cpus(cpus: Iterable[int]) -> str:
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
-    """The opposite of `format_cpus`. Raises ValueError."""
+    """The opposite of `format_cpus`. Raises ValueError, also where ranges do not ascend or overlap."""
     if text == _ANY:
         return ()
     if len(text) > _LONGEST_LIST:
         raise ValueError(text)
-    cpus: set[int] = set()
+    cpus: list[int] = []
     for part in text.split(","):
         found = _RANGE.fullmatch(part)
         if found is None:
             raise ValueError(text)
         first, last = int(found[1]), int(found[2] or found[1])
-        if not first <= last < _MOST_CPUS:
+        if not first <= last < _MOST_CPUS or (cpus and first <= cpus[-1]):
             raise ValueError(text)
-        cpus.update(range(first, last + 1))
-    return tuple(sorted(cpus))
+        cpus.extend(range(first, last + 1))
+    return tuple(cpus)
+
+
+def _pin_elements(note: Element) -> Iterable[Element]:
+    """Those in the note's own namespace: libvirt takes it off both when asked for the metadata alone."""
+    namespace = note.tag.removesuffix(PINS_ELEMENT)
+    return (child for child in note if child.tag == namespace + _PIN_ELEMENT)
 
 
 def _read_pin(element: Element) -> Pin:
