@@ -276,6 +276,7 @@ def test_a_guest_without_pressure_still_tells_the_rest(asking: Asking, trouble: 
     assert agents.open_files == 0
     # Only an answer that never came may have left a file open.
     assert bool(kernels._pasts["a"].open_files) == (trouble == "late")
+    assert kernels._pasts["a"].defect_is_told == (trouble == "a defect")
 
 
 def test_each_vm_has_its_turn_the_urgent_first():
