@@ -132,7 +132,9 @@ class FakeHypervisor:
     def watch(self, event: str, note: Callable[[str], None]) -> None:
         self.notes[event] = note
 
-    def call(self, what: str, function: Callable[[Any], T], *, deadline_s: float = 5.0) -> T:
+    def call(
+        self, what: str, function: Callable[[Any], T], *, deadline_s: float = 5.0, **_options: object
+    ) -> T:
         if self.silent_calls or self.silent_for in what:
             self.silent_calls -= bool(self.silent_calls)
             raise GuestBusyError(f"could not {what}: no answer within {deadline_s:g} s")

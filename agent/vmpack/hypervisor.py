@@ -7,9 +7,8 @@ Promises that no `libvirtError` leaves it, that no call outlasts its deadline, a
 
 from __future__ import annotations
 
-import os
 import threading
-import urllib.parse
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from vmpack.errors import (
     UnavailableError,
     VmpackError,
 )
+from vmpack.libvirt_address import mode_of, start_hint
 from vmpack.model.policy_namespace import NOMINAL_ATTRIBUTE, POLICY_NAMESPACE, read_nominal
 from vmpack.units import KIB
 
@@ -98,9 +98,18 @@ class Hypervisor:
         """
         return self._current().connection
 
-    def call(self, what: str, function: Callable[[Any], T], *, deadline_s: float = CALL_DEADLINE_S) -> T:
+    def call(
+        self,
+        what: str,
+        function: Callable[[Any], T],
+        *,
+        deadline_s: float = CALL_DEADLINE_S,
+        last_step_s: Callable[[], float] | None = None,
+    ) -> T:
         """Return `function(virConnect)`, run in a thread of its own for at most `deadline_s`.
 
+        `last_step_s`, where the work has several steps, tells when its last one began (time.monotonic), and
+        gives each of them that time.
         `what` names the attempt in errors ("read the statistics of all VMs"). Raises GuestBusyError when
         there was no answer in time (the call goes on in its thread, unheard), HypervisorLostError when the
         connection broke (the next call opens a new one), and what `translated` raises.
@@ -126,7 +135,10 @@ class Hypervisor:
 
         thread = threading.Thread(target=work, name=f"libvirt: {what}", daemon=True)
         thread.start()
-        thread.join(deadline_s)
+        left_s = deadline_s
+        while left_s > 0 and thread.is_alive():
+            thread.join(left_s)
+            left_s = 0.0 if last_step_s is None else last_step_s() + deadline_s - time.monotonic()
         if failure:
             raise failure[0]
         if not result:
@@ -151,7 +163,7 @@ class Hypervisor:
             deadline_s=IDENTITY_DEADLINE_S,
         )
         host_uuid = ElementTree.fromstring(capabilities).findtext("host/uuid", default="")
-        return "/".join((driver.lower(), _mode(self.uri, uri), host_uuid))
+        return "/".join((driver.lower(), mode_of(self.uri, uri), host_uuid))
 
     def close(self) -> None:
         """Close the connection; a later call opens a new one."""
@@ -181,7 +193,7 @@ class Hypervisor:
     def _current(self) -> _Session:
         # Opening may take as long as libvirt likes: others wait for it, but not for ever.
         if not self._opening.acquire(timeout=CALL_DEADLINE_S):
-            raise HypervisorLostError(f"libvirt at {self.uri} accepts no connection", _start_hint(self.uri))
+            raise HypervisorLostError(f"libvirt at {self.uri} accepts no connection", start_hint(self.uri))
         try:
             if self._session is None:
                 self._session = self._open()
@@ -333,7 +345,7 @@ def _open_error(uri: str, error: Any) -> VmpackError:
     message = f"cannot connect to libvirt at {uri}: {_text(error)}"
     if error.get_error_code() in _codes(libvirt, _DENIED) or error.get_int1() in (errno.EACCES, errno.EPERM):
         return AccessError(message, "run as root, or as a member of the group libvirt")
-    return UnavailableError(message, _start_hint(uri))
+    return UnavailableError(message, start_hint(uri))
 
 
 def _codes(libvirt: Any, names: tuple[str, ...]) -> set[int]:
@@ -353,41 +365,3 @@ def _load(uri: str) -> Any:
             "install the package python3-libvirt, or: pip install libvirt-python",
         ) from error
     return libvirt
-
-
-def _start_hint(uri: str) -> str:
-    parts = urllib.parse.urlsplit(uri)
-    path = parts.path
-    if own_socket := urllib.parse.parse_qs(parts.query).get("socket"):
-        return (
-            f"nothing answers on {own_socket[0]}: start the libvirt (or the lab) that this socket belongs to"
-        )
-    if path == "/embed":
-        return "install libvirt-daemon-driver-qemu; only one process at a time can have an embedded root"
-    if path == "/session":
-        return "install libvirt-daemon and libvirt-daemon-driver-qemu, and do not run as root"
-    if path == "/system":
-        return (
-            "install libvirt-daemon-system (Debian, Ubuntu) or libvirt-daemon-kvm (EL), "
-            "then: systemctl enable --now libvirtd, or virtqemud.socket where there is no libvirtd"
-        )
-    return "check the address; virsh --connect URI list should answer"
-
-
-def _mode(asked_uri: str, answered_uri: str) -> str:
-    """The part of an identity that tells two libvirts of one machine from one another."""
-    parts = urllib.parse.urlsplit(answered_uri)
-    query = urllib.parse.parse_qs(urllib.parse.urlsplit(asked_uri).query)
-    mode = parts.path.strip("/") or "default"
-    if mode == "embed":
-        return f"embed:{os.path.realpath(urllib.parse.parse_qs(parts.query)['root'][0])}"
-    if mode == "session":
-        return f"session:{_owner_uid(query.get('socket', [''])[0])}"
-    return mode
-
-
-def _owner_uid(socket_path: str) -> int:
-    try:
-        return os.stat(socket_path).st_uid
-    except OSError:
-        return os.geteuid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from tests.waiting import eventually
@@ -15,7 +16,8 @@ from vmpack.errors import (
     HypervisorLostError,
     UnavailableError,
 )
-from vmpack.hypervisor import MOST_CALLS, Hypervisor, _start_hint, job_name, translated
+from vmpack.hypervisor import MOST_CALLS, Hypervisor, job_name, translated
+from vmpack.libvirt_address import start_hint
 
 libvirt = pytest.importorskip("libvirt", reason="libvirt's Python module is not installed")
 
@@ -170,6 +172,31 @@ def test_calls_without_an_answer_are_counted_and_limited(hypervisor):
         release.set()
 
 
+def test_each_step_of_a_call_has_the_whole_deadline(hypervisor):
+    """Work of many steps would be given up while it goes on, or a step that hangs be waited for too long."""
+    release = threading.Event()
+    looks = []
+
+    def goes_on() -> float:
+        looks.append(time.monotonic())
+        if len(looks) == 5:
+            release.set()
+        return looks[-1]
+
+    def work(_) -> bool:
+        return release.wait(120)
+
+    began_s = time.monotonic()
+    assert hypervisor.call("go on", work, deadline_s=0.01, last_step_s=goes_on)
+
+    release.clear()
+    try:
+        with pytest.raises(GuestBusyError):
+            hypervisor.call("hang", work, deadline_s=0.01, last_step_s=lambda: began_s)
+    finally:
+        release.set()
+
+
 def test_failures_in_a_call_reach_the_caller(hypervisor):
     """A programming mistake would show as "no answer" and be looked for in libvirt."""
     with pytest.raises(ZeroDivisionError):
@@ -245,4 +272,4 @@ def test_no_libvirt_is_said_with_what_to_do(uri, words):
 )
 def test_without_a_libvirt_the_hint_says_what_to_install(uri, words):
     """The first thing that a newcomer without libvirt sees."""
-    assert words in _start_hint(uri)
+    assert words in start_hint(uri)

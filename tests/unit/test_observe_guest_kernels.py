@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import libvirt
 import pytest
-from tests.fake_libvirt import FakeHypervisor, error
-from tests.waiting import PATIENCE_S, eventually
+from tests.fake_guest_agents import VMSTAT, Agents
+from tests.fake_libvirt import error
+from tests.waiting import eventually
 
 from vmpack.errors import BadDataError, GuestBusyError, GuestGoneError, HypervisorError
 from vmpack.observe import guest_kernels
-from vmpack.observe.guest_file import ANSWER_S
 from vmpack.observe.guest_kernels import (
     GuestKernels,
     Rota,
@@ -26,69 +24,7 @@ from vmpack.observe.guest_kernels import (
     read_kernel,
 )
 
-T = TypeVar("T")
-
-VMSTAT = b"nr_free_pages 1\noom_kill 3\nzswpin 0\n"
-PRESSURE = (
-    b"some avg10=0.00 avg60=0.12 avg300=0.00 total=7000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=50\n"
-)
-
-
 NO_TEXT = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-LIBVIRT_SYNC_S = 5
-"""libvirt waits so long for any sign of a guest agent, before it asks anything."""
-
-
-def file_read(content: bytes) -> str:
-    encoded = base64.b64encode(content).decode()
-    return json.dumps({"return": {"count": len(content), "buf-b64": encoded, "eof": True}})
-
-
-class Agents(FakeHypervisor):
-    """A libvirt whose guests have agents: by uuid what /proc/vmstat says, or the error that libvirt gives.
-
-    `refused`: the error that everybody gives for a command, by its name. `pressure` is what everybody's PSI
-    says, or the error for its opening.
-    """
-
-    def __init__(self, **answers: bytes | Exception) -> None:
-        super().__init__()
-        self.answers = answers
-        self.refused: dict[str, Exception] = {}
-        self.pressure: bytes | Exception = PRESSURE
-        self.open_files = 0
-        self.asked: list[str] = []
-        self.go_on = threading.Event()
-        self.go_on.set()
-        self.closed = threading.Event()
-
-    def call(self, what: str, function: Callable[[Any], T], *, deadline_s: float = 5.0) -> T:
-        assert deadline_s > LIBVIRT_SYNC_S + ANSWER_S
-        return super().call(what, function, deadline_s=deadline_s)
-
-    def close(self) -> None:
-        self.closed.set()
-
-    def lookupByUUIDString(self, uuid: str) -> str:
-        return uuid
-
-    def command(self, uuid: str, request: str, timeout_s: int, _flags: int) -> str:
-        assert timeout_s == ANSWER_S
-        asked = json.loads(request)
-        name, arguments = asked["execute"], asked["arguments"]
-        if name == "guest-ping":
-            self.asked.append(uuid)
-            self.go_on.wait(PATIENCE_S)
-        if name in self.refused:
-            raise self.refused[name]
-        file = arguments.get("handle", 1000 + arguments.get("path", "").count("pressure"))
-        answer = self.answers[uuid] if file == 1000 else self.pressure
-        if isinstance(answer, Exception):
-            raise answer
-        if name == "guest-file-read":
-            return file_read(answer)
-        self.open_files += {"guest-file-open": 1, "guest-file-close": -1}.get(name, 0)
-        return f'{{"return":{file}}}' if name == "guest-file-open" else '{"return":{}}'
 
 
 def told_kills(kernels: GuestKernels, uuids: list[str]) -> dict[str, int | None]:
@@ -267,7 +203,7 @@ def test_nothing_is_opened_in_a_guest_that_gives_no_sign(asking: Asking) -> None
     agents.refused["guest-ping"] = HypervisorError("silent")
 
     with pytest.raises(HypervisorError):
-        read_kernel(asking.hypervisor(agents), "a")
+        read_kernel(asking.hypervisor(agents), "a", with_pressure=True)
 
     assert agents.open_files == 0
 
@@ -276,7 +212,7 @@ def test_nothing_is_opened_in_a_guest_that_gives_no_sign(asking: Asking) -> None
 def test_bytes_that_are_no_text_are_nonsense_like_any_other(asking: Asking, trouble: Exception) -> None:
     """libvirt-python fails on them with an error of its own: one guest's lie would be called a defect."""
     with pytest.raises(BadDataError):
-        read_kernel(asking.hypervisor(Agents(a=trouble)), "a")
+        read_kernel(asking.hypervisor(Agents(a=trouble)), "a", with_pressure=True)
 
 
 def test_a_defect_is_told_once_and_the_vm_is_asked_again(asking: Asking, caplog) -> None:
@@ -320,7 +256,7 @@ def test_pressure_comes_with_the_counts(asking: Asking) -> None:
     assert agents.open_files == 0
 
 
-@pytest.mark.parametrize("trouble", ["no such file", "late", "nonsense"])
+@pytest.mark.parametrize("trouble", ["no such file", "late", "nonsense", "a defect"])
 def test_a_guest_without_pressure_still_tells_the_rest(asking: Asking, trouble: str) -> None:
     """A guest whose kernel has no PSI would lose its count of kills, and be asked in vain in every round."""
     asking.pauses()
@@ -329,6 +265,7 @@ def test_a_guest_without_pressure_still_tells_the_rest(asking: Asking, trouble: 
         "no such file": error(libvirt.VIR_ERR_INTERNAL_ERROR),
         "late": error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE),
         "nonsense": b"some total=9999999999999999999\n",
+        "a defect": ZeroDivisionError("a defect"),
     }[trouble]
     kernels = asking(agents)
     kernels.told(["a"])
@@ -339,6 +276,7 @@ def test_a_guest_without_pressure_still_tells_the_rest(asking: Asking, trouble: 
     assert agents.open_files == 0
     # Only an answer that never came may have left a file open.
     assert bool(kernels._pasts["a"].open_files) == (trouble == "late")
+    assert kernels._pasts["a"].defect_is_told == (trouble == "a defect")
 
 
 def test_each_vm_has_its_turn_the_urgent_first():

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from vmpack.errors import GuestGoneError, UnavailableError, VmpackError
 from vmpack.hypervisor import Hypervisor
 from vmpack.model.guest import KernelCounts
-from vmpack.observe.guest_file import FileMayBeOpenError, FileRefusedError, greet, nonsense, read_file
+from vmpack.observe.guest_file import FileMayBeOpenError, FileRefusedError, GuestAgent, converse, nonsense
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,15 @@ class KernelReading(NamedTuple):
 
     oom_kills: int | None
     counts: KernelCounts
+
+
+class Look(NamedTuple):
+    """What one look at a guest's kernel brought."""
+
+    reading: KernelReading | None
+    """None: its kernel counts nothing of it."""
+    trouble: Exception | None = None
+    """Why the reading lacks the pressure that was asked for."""
 
 
 @dataclass(slots=True)
@@ -123,9 +132,10 @@ class GuestKernels:
     def _ask(self, uuid: str, past: _Past) -> None:
         reading, may_soon = None, False
         try:
-            reading = read_kernel(self._hypervisor, uuid)
-            if reading is not None and time.monotonic() >= past.pressure_due_s:
-                reading = self._with_pressure(uuid, reading, past)
+            with_pressure = time.monotonic() >= past.pressure_due_s
+            reading, trouble = read_kernel(self._hypervisor, uuid, with_pressure=with_pressure)
+            if trouble is not None:
+                self._put_off_pressure(uuid, trouble, past)
         except FileMayBeOpenError as error:
             past.open_files += 1
             _tell_quietly(uuid, error)
@@ -144,21 +154,18 @@ class GuestKernels:
             if reading is not None and self._rota.has(uuid):
                 self._known[uuid] = reading
 
-    def _with_pressure(self, uuid: str, reading: KernelReading, past: _Past) -> KernelReading:
-        """The same with the guest's PSI; what was read before stays when there is none."""
-        try:
-            some_us, full_us = parse_stalled(read_file(self._hypervisor, uuid, "/proc/pressure/memory"))
-        except (GuestGoneError, UnavailableError):
-            return reading
-        except VmpackError as error:
-            past.open_files += isinstance(error, FileMayBeOpenError)
-            refused = isinstance(error, FileRefusedError)
-            wait_s = NO_PRESSURE_S if refused else pause_s(max(1, past.open_files), self._silent_s)
-            past.pressure_due_s = time.monotonic() + wait_s
-            _tell_quietly(uuid, error)
-            return reading
-        counts = replace(reading.counts, stalled_some_us=some_us, stalled_full_us=full_us)
-        return reading._replace(counts=counts)
+    def _put_off_pressure(self, uuid: str, trouble: Exception, past: _Past) -> None:
+        """Decide when this VM is asked for its pressure again, by why it did not tell this time."""
+        if isinstance(trouble, (GuestGoneError, UnavailableError)):
+            return
+        if not isinstance(trouble, VmpackError):
+            _tell_defect(uuid, trouble, past)
+            return
+        past.open_files += isinstance(trouble, FileMayBeOpenError)
+        refused = isinstance(trouble, FileRefusedError)
+        wait_s = NO_PRESSURE_S if refused else pause_s(max(1, past.open_files), self._silent_s)
+        past.pressure_due_s = time.monotonic() + wait_s
+        _tell_quietly(uuid, trouble)
 
 
 def pause_s(times: int, first_s: float) -> float:
@@ -196,15 +203,33 @@ class Rota:
         return min(due, key=lambda uuid: self._due_s[uuid] + self._order[uuid], default=None)
 
 
-def read_kernel(hypervisor: Hypervisor, uuid: str) -> KernelReading | None:
-    """Ask one guest for all but its pressure; None when its kernel counts nothing of it.
+def read_kernel(hypervisor: Hypervisor, uuid: str, *, with_pressure: bool) -> Look:
+    """Ask one guest, in one conversation.
 
-    Takes seconds when its agent hangs. Raises as `greet` and `read_file` do.
+    Takes seconds when its agent hangs. Raises as `converse` does, but not when only its pressure is missing.
     """
-    greet(hypervisor, uuid)
-    # Before the answer: what is counted meanwhile counts for the next time.
-    sampled_s = time.monotonic()
-    return parse_vmstat(read_file(hypervisor, uuid, "/proc/vmstat"), sampled_s)
+    found: list[KernelReading] = []
+
+    def talk(agent: GuestAgent) -> None:
+        # Before the answer: what is counted meanwhile counts for the next time.
+        sampled_s = time.monotonic()
+        reading = parse_vmstat(agent.read_file("/proc/vmstat"), sampled_s)
+        if reading is None:
+            return
+        found.append(reading)
+        if with_pressure:
+            some_us, full_us = parse_stalled(agent.read_file("/proc/pressure/memory"))
+            counts = replace(reading.counts, stalled_some_us=some_us, stalled_full_us=full_us)
+            found.append(reading._replace(counts=counts))
+
+    try:
+        converse(hypervisor, uuid, talk)
+    except Exception as error:
+        # Whatever is wrong with its pressure, a kill that it told of counts.
+        if not found:
+            raise
+        return Look(found[0], error)
+    return Look(found[-1] if found else None)
 
 
 def parse_vmstat(text: bytes, sampled_s: float) -> KernelReading | None:
