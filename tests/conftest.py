@@ -14,9 +14,9 @@ def pytest_configure(config: pytest.Config) -> None:
     A shell makes background jobs ignore it, and what they start inherits that.
 
     Properties are tried on the same examples each time, so that no change is held up by what another one
-    broke; with the long tests new examples are looked for.
+    broke; with the long tests new examples are looked for. None is judged by how long it takes.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    hypothesis.settings.register_profile("everyday", derandomize=True)
-    if config.getoption("markexpr") == "not long":
-        hypothesis.settings.load_profile("everyday")
+    hypothesis.settings.register_profile("everyday", deadline=None, derandomize=True)
+    hypothesis.settings.register_profile("seeking", deadline=None)
+    hypothesis.settings.load_profile("everyday" if config.getoption("markexpr") == "not long" else "seeking")

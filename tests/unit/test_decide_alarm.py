@@ -105,7 +105,7 @@ def test_the_hosts_own_memory_rings_once_on_its_way_down():
     assert "44 GiB" in explain.words(fallen)[0]
 
 
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(hosts(), st.sampled_from([SETTINGS, EAGER]))
 def test_what_was_planned_itself_never_rings(snapshot, settings):
     """Every turn would call the next one at once."""

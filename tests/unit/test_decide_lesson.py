@@ -21,7 +21,7 @@ from vmpack.model.learned import Lapse, Learned, from_attributes, to_attributes
 from vmpack.model.plan import Plan, Remembered, RememberedGuest, Rises
 from vmpack.units import MIB
 
-quick = hypothesis_settings(max_examples=80, deadline=None)
+quick = hypothesis_settings(max_examples=80)
 RISES = Rises((*[0.0] * 20, 12.0, *[0.0] * 5, 14.0), NOW_S - 2 * DAY_S, NOW_S - DAY_S)
 """Jumps of 32 MiB and of 90 MiB and a little."""
 USUAL_MIB = 90

@@ -161,7 +161,7 @@ def numa_hosts(draw: st.DrawFn) -> HostSnapshot:
     return dataclasses.replace(seen, guests=tuple(entries), nodes=tuple(shown))
 
 
-thorough = hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 def sizes_after(snapshot: HostSnapshot, decided: Plan) -> dict[str, int]:

@@ -26,7 +26,7 @@ from vmpack.model.settings import OfferSettings, Settings
 from vmpack.units import MIB
 
 RULES = OfferSettings()
-thorough = hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = hypothesis_settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 def offered(snapshot: HostSnapshot, rises: HostRises, rules: OfferSettings = RULES) -> Plan:

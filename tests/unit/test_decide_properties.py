@@ -24,7 +24,7 @@ from vmpack.model.action import SetMemory
 from vmpack.model.host import HostSnapshot
 from vmpack.model.plan import Plan, Remembered
 
-thorough = hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 rules = st.sampled_from(
     [
         SETTINGS,

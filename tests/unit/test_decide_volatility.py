@@ -14,7 +14,7 @@ from vmpack.units import GIB, MIB
 
 START_S = 1000.0
 INTERVAL_S = 5.0
-quick = hypothesis_settings(max_examples=60, deadline=None)
+quick = hypothesis_settings(max_examples=60)
 sizes = st.integers(MIB, 2**45)
 rates = st.floats(0.01, 50)
 moments = st.floats(0, 4 * DAY_S)

@@ -12,7 +12,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 st.register_type_strategy(float, finite)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.from_type(Interval))
 def test_any_interval_survives_json(interval: Interval) -> None:
     """A journal and a replay that disagree by one bit would call a right decision wrong."""
@@ -22,7 +22,7 @@ def test_any_interval_survives_json(interval: Interval) -> None:
     assert codec.dumps(back) == text
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.from_type(Header))
 def test_any_header_survives_json(header: Header) -> None:
     """A segment replays alone only when its header comes back whole."""

@@ -22,7 +22,7 @@ GIVEN = {
     "killed": "1 -60 0",
 }
 """As before the interval was told."""
-quick = hypothesis_settings(max_examples=100, deadline=None)
+quick = hypothesis_settings(max_examples=100)
 lapses = st.builds(Lapse, st.integers(1, 1000), st.floats(-1e6, 1e6), st.integers(0, 2**60)) | st.none()
 anything_learned = st.builds(
     Learned,

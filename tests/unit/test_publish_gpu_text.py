@@ -209,7 +209,7 @@ def test_a_gpu_that_was_lost_leaves_no_old_figure() -> None:
     assert vm_values((lost,), VM)["GPU_UTILIZATION"] == "0"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.lists(anything, max_size=3))
 def test_any_gpus_parse(gpus: list[Gpu]) -> None:
     """One syntax error takes the host's capacity from the cloud, whatever a device calls itself."""

@@ -11,7 +11,7 @@ from vmpack.decide.vcpu.plan import plan
 from vmpack.model.settings import VcpuSettings
 from vmpack.model.vcpu import VmVcpus
 
-thorough = hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = hypothesis_settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 LEFT = ("dedicated_cpus", "owner_mask", "real_time", "job", "not_running", "held", "opt_out")
 
 
