@@ -212,6 +212,15 @@ def test_half_an_improvement_waits_until_loads_are_known():
     assert len(first_plan(pcpus(2), vms, looks=3).actions) == 2
 
 
+def test_patience_begins_anew_with_a_change():
+    """Loads that cannot be made even would be moved at every third look after each change."""
+    decided = first_plan(pcpus(2), [*pinned(1.0, 1.0, 1.0, cpu=0)], looks=3)
+
+    assert decided.actions
+    assert decided.std_points_after > 5
+    assert decided.remembered.uneven == 0
+
+
 def test_busy_vcpus_do_not_share_a_core_while_another_is_idle():
     """Each would run at half its speed beside an idle core."""
     cpus = pcpus(4, threads=2)
@@ -277,6 +286,13 @@ def test_no_pcpu_is_overloaded_on_the_way():
         now[change.from_bin] -= change.size
         now[change.to_bin] += change.size
         assert now[change.to_bin] <= 1.0 + 1e-9
+
+
+def test_the_emptiest_pcpu_gets_its_vcpu_first():
+    """Whoever stops the changes half way would have the idle pCPU left idle."""
+    fuller, emptier = Change(0, 0, 1, 0.1), Change(1, 0, 2, 0.1)
+
+    assert in_order([fuller, emptier], [0.9, 0.5, 0.1], [1.0] * 3) == [emptier, fuller]
 
 
 def test_a_circle_begins_where_it_overloads_least():

@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import sqrt
 
 import pytest
-from tests.vcpu_hosts import pcpus
+from tests.vcpu_hosts import Vcpu, pcpus, snapshot, vm
 
 from vmpack.decide.vcpu.balance import Balanced
-from vmpack.decide.vcpu.seats import Seat, Seating
+from vmpack.decide.vcpu.plan import BALANCED_MASKS
+from vmpack.decide.vcpu.seats import Seat, Seating, seating
 from vmpack.decide.vcpu.worth import is_worth, sight
-from vmpack.model.vcpu import VcpuState
+from vmpack.model.vcpu import VcpuState, VcpuUse
 
 TARGET = 0.05
 MOVED = Seat(0, VcpuState(0, 0, 0, (0,)), 0.3, 0, is_pinned=True, stays=False, wait_ratio=0.0)
@@ -23,7 +24,7 @@ def seated(
 
 
 @pytest.mark.parametrize(
-    ("seating", "std", "uneven", "seen"),
+    ("loads", "std", "uneven", "seen"),
     [
         (seated(settled=True), 0.050, 1, "not_yet"),
         (seated(settled=True), 0.051, 1, "known"),
@@ -42,9 +43,9 @@ def seated(
         (seated(), 0.9, 2, "not_yet"),
     ],
 )
-def test_it_is_time_when_loads_are_known(seating: Seating, std: float, uneven: int, seen: str):
+def test_it_is_time_when_loads_are_known(loads: Seating, std: float, uneven: int, seen: str):
     """A chance look would move VMs; or a host would stay uneven for longer than three looks."""
-    assert sight(seating, std, uneven, TARGET) == seen
+    assert sight(loads, std, uneven, TARGET) == seen
 
 
 def levels(std: float) -> dict[int, float]:
@@ -53,7 +54,7 @@ def levels(std: float) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(
-    ("seating", "seen", "before", "after", "worth"),
+    ("loads", "seen", "before", "after", "worth"),
     [
         # At first sight three quarters of the variance have to go.
         (seated(fresh=True), "first", 0.3, 0.3 * sqrt(0.26), False),
@@ -73,13 +74,11 @@ def levels(std: float) -> dict[int, float]:
         (seated(fresh=True, settled=True), "known", 0.3, 0.3, False),
     ],
 )
-def test_a_change_is_worth_what_it_wins(
-    seating: Seating, seen: str, before: float, after: float, worth: bool
-):
+def test_a_change_is_worth_what_it_wins(loads: Seating, seen: str, before: float, after: float, worth: bool):
     """VMs would lose their caches for nothing, or stand in each other's way for want of a little."""
     done = Balanced([(MOVED, 1)], levels(before), levels(after))
 
-    assert is_worth(seating, done, pcpus(2), seen, TARGET) is worth
+    assert is_worth(loads, done, pcpus(2), seen, TARGET) is worth
 
 
 def test_two_changes_must_win_twice_as_much():
@@ -87,3 +86,14 @@ def test_two_changes_must_win_twice_as_much():
     done = Balanced([(MOVED, 1), (MOVED, 1)], levels(0.0710), levels(0.0))
 
     assert not is_worth(seated(), done, pcpus(2), "known", TARGET)
+
+
+@pytest.mark.parametrize(("samples", "left"), [(4, 0.25), (10_000, 0.08)])
+def test_a_restless_load_is_never_quite_known(samples: int, left: float):
+    """However long it was watched, its next minute is not its mean: pins would follow chance."""
+    one = vm("one", Vcpu(0.5, (0,)))
+    use = VcpuUse(0, 0.0, 0, 0, demand_ratio=0.5, samples=samples, noise_squares=0.02)
+
+    found = seating(snapshot(pcpus(2), [one]), {one.uuid: (use,)}, BALANCED_MASKS)
+
+    assert found.noise_squares == pytest.approx(left * 0.02 / 2)
